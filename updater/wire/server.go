@@ -1,0 +1,153 @@
+package wire
+
+import (
+	"errors"
+	"io"
+
+	"github.com/semper-os/semper/fault"
+)
+
+// Handler is what semper-installd does for one connection. Its methods are called one after the other.
+type Handler interface {
+	Status() (Status, error)
+	// Begin returns the offset from which the payload must follow. ErrBusy: somebody else's session is open.
+	Begin(Begin) (int64, error)
+	// Data consumes the next bytes of the payload and returns the offset of the byte after them.
+	Data([]byte) (int64, error)
+	Finish() error
+	Abort() error
+	Discard() error
+	Reboot() error
+}
+
+// ErrBusy is a Handler's answer to Begin while another connection's session is open.
+var ErrBusy = fault.New(fault.IO, "another installation is running")
+
+// Coded is an error that knows the error code for the update server.
+type Coded interface{ OmahaCode() int }
+
+// Serve answers rw's frames with h until the peer hangs up, or breaks the protocol, which is an error. An open session is aborted at the end.
+func Serve(rw io.ReadWriter, h Handler) error {
+	s := server{c: NewConn(rw), h: h}
+	err := s.run()
+	if s.open {
+		err = errors.Join(err, h.Abort())
+	}
+	return err
+}
+
+type server struct {
+	c    *Conn
+	h    Handler
+	open bool
+}
+
+func (s *server) run() error {
+	for {
+		kind, p, err := s.c.Receive()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			if fault.Is(err, fault.Input) {
+				_ = s.c.SendControl(Reply{Failure: failure(err)})
+			}
+			return err
+		}
+		var reply Reply
+		if kind == Data {
+			reply, err = s.data(p)
+		} else {
+			var r Request
+			r, err = DecodeRequest(p)
+			if err != nil { // a peer that does not speak the protocol is not listened to any longer
+				_ = s.c.SendControl(Reply{Failure: failure(err)})
+				return err
+			}
+			reply, err = s.control(r)
+		}
+		if err != nil {
+			reply = Reply{Failure: failure(err)}
+		}
+		if err := s.c.SendControl(reply); err != nil {
+			return err
+		}
+	}
+}
+
+var (
+	errNoSession = fault.New(fault.Input, "no installation was begun")
+	errSession   = fault.New(fault.Input, "an installation was begun already")
+)
+
+func (s *server) data(p []byte) (Reply, error) {
+	if !s.open {
+		return Reply{}, errNoSession
+	}
+	offset, err := s.h.Data(p)
+	if err != nil {
+		return Reply{}, s.end(err)
+	}
+	return Reply{Offset: offset}, nil
+}
+
+// end closes the session after a failure.
+func (s *server) end(err error) error {
+	s.open = false
+	return errors.Join(err, s.h.Abort())
+}
+
+func (s *server) control(r Request) (Reply, error) {
+	switch r.Verb {
+	case VerbStatus:
+		st, err := s.h.Status()
+		if err != nil {
+			return Reply{}, err
+		}
+		return Reply{Status: &st}, nil
+	case VerbReboot:
+		return Reply{}, s.h.Reboot()
+	case VerbBegin:
+		if s.open {
+			return Reply{}, errSession
+		}
+		offset, err := s.h.Begin(*r.Begin)
+		if err != nil {
+			return Reply{}, err
+		}
+		s.open = true
+		return Reply{Offset: offset}, nil
+	}
+	if !s.open {
+		return Reply{}, errNoSession
+	}
+	switch r.Verb {
+	case VerbFinish:
+		if err := s.h.Finish(); err != nil {
+			return Reply{}, s.end(err)
+		}
+		s.open = false
+		return Reply{}, nil
+	case VerbDiscard:
+		s.open = false
+		return Reply{}, s.h.Discard()
+	default: // VerbAbort; DecodeRequest let no other through
+		s.open = false
+		return Reply{}, s.h.Abort()
+	}
+}
+
+// maxFailureText keeps a failure far below MaxFrame.
+const maxFailureText = 8 << 10
+
+func failure(err error) *Failure {
+	f := &Failure{Text: err.Error(), Kind: fault.KindOf(err).String(), Busy: errors.Is(err, ErrBusy)}
+	if len(f.Text) > maxFailureText {
+		f.Text = f.Text[:maxFailureText] + "…"
+	}
+	var c Coded
+	if errors.As(err, &c) {
+		f.Code = c.OmahaCode()
+	}
+	return f
+}
