@@ -1,0 +1,60 @@
+# make demo   the whole story: build three releases, serve, boot, update, roll back
+# make test   every test; needs root for mmdebstrap, as the demo does
+# make help   the rest
+
+GO       ?= go
+BIN      := bin
+OUT      := out
+PROGRAMS := semper semper-server semperd semper-installd semperctl semper-init
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags=-s\ -w
+export CGO_ENABLED := 0
+
+# Host packages: what a build and a boot need, and the tools that tests compare with.
+BUILD_PACKAGES := mmdebstrap gpgv debian-archive-keyring ca-certificates
+BOOT_PACKAGES  := qemu-system-x86 qemu-utils ovmf
+CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi jq
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.PHONY: packages
+packages: ## install the host packages that builds, boots and tests need (as root)
+	@scripts/host-packages $(BUILD_PACKAGES) $(BOOT_PACKAGES) $(CHECK_PACKAGES)
+
+.PHONY: programs
+programs: ## build every program into bin/
+	@mkdir -p $(BIN)
+	$(GO) build $(GOFLAGS_BUILD) -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
+
+.PHONY: demo
+demo: packages programs ## build Semper OS 1.0.0 to 1.2.0, boot it, watch it update and go back
+	$(GO) run ./qemu-tests/demo --bin $(BIN) --images images --out $(OUT)/demo
+
+.PHONY: test
+test: packages programs ## every test, QEMU ones included (under 40 minutes on two cores)
+	scripts/test
+
+.PHONY: unit
+unit: ## the tests that boot nothing
+	$(GO) test $$($(GO) list ./... | grep -v /qemu-tests)
+
+.PHONY: lint
+lint: ## golangci-lint and gofumpt, both pinned in tools/go.mod
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	scripts/fuzz $(or $(FUZZTIME),10s)
+
+.PHONY: bench
+bench: packages programs ## the figures of the docs, each as a ratio in one run
+	scripts/bench
+
+.PHONY: generate
+generate: ## regenerate the protobuf code
+	$(GO) generate ./payload/...
+
+.PHONY: clean
+clean: ## remove what was built, not the download cache
+	rm -rf $(BIN) $(OUT)/demo $(OUT)/test
