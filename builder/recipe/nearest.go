@@ -1,0 +1,64 @@
+package recipe
+
+import (
+	"slices"
+	"strings"
+)
+
+// Nearest returns up to n of the candidates that word was probably meant to be, best first: those within a third of its length in edits, and those that
+// have it in their name. It returns none when nothing is near.
+func Nearest(word string, candidates []string, n int) []string {
+	type scored struct {
+		name  string
+		score int
+	}
+	limit := max(1, len(word)/3)
+	var found []scored
+	for _, c := range candidates {
+		if d := distance(word, c, limit); d <= limit {
+			found = append(found, scored{c, d})
+		} else if len(word) >= 4 && (strings.HasPrefix(c, word) || strings.HasSuffix(c, word)) {
+			found = append(found, scored{c, limit + len(c) - len(word)})
+		}
+	}
+	slices.SortFunc(found, func(a, b scored) int {
+		if a.score != b.score {
+			return a.score - b.score
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	var names []string
+	for _, f := range found {
+		if len(names) < n && !slices.Contains(names, f.name) {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
+// distance is the Levenshtein distance of two names, or some number above limit when it exceeds limit.
+func distance(a, b string, limit int) int {
+	if d := len(a) - len(b); d > limit || -d > limit || len(a) > 128 || len(b) > 128 {
+		return limit + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal, best := row[0], i
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost = 1 + min(diagonal, row[j], row[j-1])
+			}
+			diagonal, row[j] = row[j], cost
+			best = min(best, cost)
+		}
+		if best > limit {
+			return limit + 1
+		}
+	}
+	return row[len(b)]
+}
