@@ -14,9 +14,8 @@ import (
 // emptied are directories whose content belongs to the build or to the running system, never to an image.
 var emptied = []string{
 	"dev", "proc", "run", "sys", "tmp", // mounted over
-	"boot",                                           // the kernel is in the UKI
-	"var/log", "var/cache", "var/tmp", "var/backups", // logs and caches of the build, with times and inode numbers inside
-	"var/lib/apt", "var/lib/ucf", "var/lib/systemd/deb-systemd-helper-enabled", "var/lib/systemd/deb-systemd-user-helper-enabled",
+	"boot",                            // the kernel is in the UKI
+	"var/log", "var/cache", "var/tmp", // logs and caches of the build, with times and inode numbers inside
 }
 
 // removed are files that differ from build to build or that must be made anew on every machine.
@@ -24,6 +23,7 @@ var removed = []string{
 	"etc/.pwd.lock", "etc/.resolv.conf.systemd-resolved.bak", "etc/hostname", "etc/mtab",
 	"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-",
 	"etc/ssl/private/ssl-cert-snakeoil.key", "etc/ssl/certs/ssl-cert-snakeoil.pem",
+	"var/backups", "var/lib/apt", "var/lib/ucf", "var/lib/systemd/deb-systemd-helper-enabled", "var/lib/systemd/deb-systemd-user-helper-enabled",
 	"var/lib/dbus/machine-id", "var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "etc/machine-info",
 	"var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/triggers/Lock",
 }
