@@ -58,7 +58,7 @@ func debian(t *testing.T) *tree.Tree {
 func finishing() Finishing {
 	return Finishing{
 		Release:        Release{ID: "semper", Name: "Semper OS", Version: "1.2.0", Debian: "trixie"},
-		Users:          []User{{Name: "core", UID: 1000, GID: 1000, Home: "/var/home/core", Shell: "/bin/bash", Groups: []string{"sudo"}}},
+		Users:          []User{{Name: "core", UID: 1000, GID: 1000, Home: "/home/core", Shell: "/bin/bash", Groups: []string{"sudo"}}},
 		RemovePackages: []string{"apt"},
 		RemovePaths:    []string{"usr/share/doc/*"},
 		KeepPaths:      []string{"usr/share/doc/*/copyright"},
@@ -136,7 +136,7 @@ func TestFinishRefuses(t *testing.T) {
 		{"a uid in use", func(_ *tree.Tree, f *Finishing) { f.Users[0].UID = 42 }, "uid 42 belongs to _apt"},
 		{"a name in use", func(_ *tree.Tree, f *Finishing) { f.Users[0].Name = "_apt" }, "made it already"},
 		{"a group that is not there", func(_ *tree.Tree, f *Finishing) { f.Users[0].Groups = []string{"docker"} }, "no group docker"},
-		{"a home that cannot be written", func(_ *tree.Tree, f *Finishing) { f.Users[0].Home = "/home/core" }, "not below /var"},
+		{"a home that cannot be written", func(_ *tree.Tree, f *Finishing) { f.Users[0].Home = "/usr/core" }, "not below /home or /var"},
 		{"a bad pattern", func(_ *tree.Tree, f *Finishing) { f.RemovePaths = []string{"a["} }, "pattern"},
 		{"an account without a password", func(tr *tree.Tree, _ *Finishing) {
 			_ = tr.PutFile("etc/shadow", 0o640, []byte("root::20411:0:99999:7:::\n"))

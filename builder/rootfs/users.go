@@ -16,7 +16,7 @@ type User struct {
 	Name   string
 	UID    int
 	GID    int
-	Home   string // absolute, below /var for anybody who logs in
+	Home   string // absolute, below /home or /var for anybody who logs in
 	Shell  string
 	Groups []string // more groups, which must exist or be made by another user
 }
@@ -80,8 +80,11 @@ func makeHomes(t *tree.Tree, users []User) error {
 			continue
 		}
 		p := strings.TrimPrefix(u.Home, "/")
+		if strings.HasPrefix(p, "home/") { // a link to /var/home, see Writable
+			p = "var/" + p
+		}
 		if !strings.HasPrefix(p, "var/") {
-			return fault.New(fault.Input, "user %s: home %s is not below /var, the only place that can be written", u.Name, u.Home)
+			return fault.New(fault.Input, "user %s: home %s is not below /home or /var, the only places that can be written", u.Name, u.Home)
 		}
 		if err := t.Put(p, &tree.Inode{Type: tree.Directory, Mode: 0o700, UID: u.UID, GID: u.GID}); err != nil {
 			return err
