@@ -31,7 +31,9 @@ func run() int {
 }
 
 // verbs lists the commands in the order in which an author meets them.
-var verbs []func() *cobra.Command
+var verbs = []func() *cobra.Command{
+	newVMCommand,
+}
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
