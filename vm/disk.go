@@ -90,7 +90,9 @@ func createOverlay(ctx context.Context, disk, path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	if format == "raw" && info.VirtualSize%512 != 0 {
+	if st, err := os.Stat(abs); err != nil {
+		return fault.Wrap(fault.IO, err)
+	} else if format == "raw" && st.Size()%512 != 0 { // qemu-img rounds it up silently
 		return fault.New(fault.Input, "disk %s is not a whole number of 512-byte sectors", disk)
 	}
 	args := []string{"create", "-q", "-f", "qcow2", "-b", abs, "-F", format, path + ".part"}
