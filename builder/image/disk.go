@@ -38,7 +38,7 @@ type disk struct {
 
 // write makes the whole disk, sparse, in the new file f.
 func (d disk) write(f *os.File) error {
-	plan, err := layout.NewPlan(d.slotSize, d.espSize, d.arch.DPS)
+	plan, err := layout.NewPlan(d.slotSize, d.espSize, d.arch.Debian)
 	if err != nil {
 		return fmt.Errorf("disk: %w", err)
 	}
@@ -85,8 +85,6 @@ func (d disk) writeESP(w io.WriterAt, part layout.Part) error {
 			file("EFI/systemd/"+d.arch.SDBoot, d.sdBoot),
 			file("EFI/Linux/"+d.bootName, d.uki),
 			file("loader/loader.conf", []byte(loaderConf)),
-			// systemd-boot then looks for boot loader entries in no other place.
-			file("loader/entries.srel", []byte("type1\n")),
 		},
 	})
 }

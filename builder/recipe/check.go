@@ -26,6 +26,7 @@ const (
 
 var (
 	nameForm    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,15}$`) // with "PRT#", "_" and a version it must fit a GPT label of 36 characters
+	titleForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,63}$`) // it stands in quotes in os-release, which is shell
 	suiteForm   = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,127}$`) // Debian policy 5.6.1
 	userForm    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}$`)
@@ -68,6 +69,12 @@ func (c *checker) identity() error {
 	if !nameForm.MatchString(f.Name) {
 		return c.at("name", "%q is not an image name: a letter, then a-z, 0-9 and -, at most 16 characters", f.Name)
 	}
+	if f.Title == "" {
+		f.Title = f.Name
+	}
+	if !titleForm.MatchString(f.Title) {
+		return c.at("title", "%q is not a title: letters, digits, blanks and . - _ ( ), at most 64 characters", f.Title)
+	}
 	if !suiteForm.MatchString(f.Suite) {
 		return c.at("suite", "%q is not a Debian suite: give the release alone, as in \"trixie\"", f.Suite)
 	}
@@ -78,7 +85,7 @@ func (c *checker) identity() error {
 	if f.Epoch < 0 || f.Epoch > maxEpoch {
 		return c.at("epoch", "%d is not between 0 and %d", f.Epoch, maxEpoch)
 	}
-	r.Name, r.Suite, r.Arch, r.Epoch = f.Name, f.Suite, a, f.Epoch
+	r.Name, r.Title, r.Suite, r.Arch, r.Epoch = f.Name, f.Title, f.Suite, a, f.Epoch
 	r.Components = []string{"main"}
 	if c.has("components") {
 		if err := c.list("components", f.Components, len(components), func(s string) error {
@@ -126,6 +133,16 @@ func checkPackage(s string) error {
 	return fmt.Errorf("%q is not a package name", s)
 }
 
+func checkPathPattern(s string) error {
+	if s == "" || path.IsAbs(s) || path.Clean(s) != s || strings.HasPrefix(s, "..") {
+		return fmt.Errorf("%q is not a pattern of a path below the root: write it without a leading slash", s)
+	}
+	if _, err := path.Match(s, ""); err != nil {
+		return fmt.Errorf("%q is not a pattern: %w", s, err)
+	}
+	return nil
+}
+
 func (c *checker) packages() error {
 	r, f := c.r, c.f
 	for _, l := range []struct {
@@ -133,6 +150,14 @@ func (c *checker) packages() error {
 		list []string
 	}{{"packages", f.Packages}, {"remove-packages", f.RemovePackages}, {"tools.packages", f.Tools.Packages}} {
 		if err := c.list(l.key, l.list, maxPackages, checkPackage); err != nil {
+			return err
+		}
+	}
+	for _, l := range []struct {
+		key  string
+		list []string
+	}{{"remove-paths", f.RemovePaths}, {"keep-paths", f.KeepPaths}} {
+		if err := c.list(l.key, l.list, maxGlobs, checkPathPattern); err != nil {
 			return err
 		}
 	}
@@ -149,6 +174,7 @@ func (c *checker) packages() error {
 		return c.at("tools.packages", "erofs-utils is missing: it makes the root file system")
 	}
 	r.Packages, r.RemovePackages, r.Tools = f.Packages, f.RemovePackages, f.Tools.Packages
+	r.RemovePaths, r.KeepPaths = f.RemovePaths, f.KeepPaths
 	return nil
 }
 

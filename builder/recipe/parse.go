@@ -13,12 +13,15 @@ import (
 // file is the shape of recipe.toml. Sizes are strings here: the checks turn them into numbers, and know the line to blame.
 type file struct {
 	Name           string   `toml:"name"`
+	Title          string   `toml:"title"`
 	Suite          string   `toml:"suite"`
 	Architecture   string   `toml:"architecture"`
 	Components     []string `toml:"components"`
 	Epoch          int      `toml:"epoch"`
 	Packages       []string `toml:"packages"`
 	RemovePackages []string `toml:"remove-packages"`
+	RemovePaths    []string `toml:"remove-paths"`
+	KeepPaths      []string `toml:"keep-paths"`
 	Kernel         struct {
 		Package        string   `toml:"package"`
 		Modules        string   `toml:"modules"`
@@ -52,7 +55,7 @@ type file struct {
 
 // keys are all keys of file, to find the nearest to an unknown one.
 var keys = []string{
-	"name", "suite", "architecture", "components", "epoch", "packages", "remove-packages",
+	"name", "title", "suite", "architecture", "components", "epoch", "packages", "remove-packages", "remove-paths", "keep-paths",
 	"kernel", "kernel.package", "kernel.modules", "kernel.exclude-modules", "kernel.command-line",
 	"root", "root.slot-size", "root.compression", "esp", "esp.size", "tools", "tools.packages",
 	"users", "users.name", "users.uid", "users.gid", "users.home", "users.shell", "users.groups", "users.system",

@@ -3,12 +3,15 @@
 // A recipe lies in a folder of its own, images/NAME/recipe.toml, beside packages.lock and tree/, the files laid over the root.
 //
 //	name = "semper"              # IMAGE_ID and ID in os-release: a-z, 0-9, -, at most 16 characters
+//	title = "Semper OS"          # NAME in os-release, for people; default: the name
 //	suite = "trixie"             # the Debian release; its -updates and -security suites are always used too
 //	architecture = "amd64"       # a row of package arch
 //	components = ["main"]        # of main, contrib, non-free, non-free-firmware; default: main
 //	epoch = 0                    # SEMPER_EPOCH; a machine refuses a release of a lower epoch than its own
 //	packages = ["systemd", …]    # what is installed, with all it depends on; recommended packages are not
 //	remove-packages = ["dpkg"]   # installed while the tree is made, but none of their files reach the image
+//	remove-paths = ["usr/share/man/*"]          # what is left out of the image: patterns of path.Match, anchored at the root
+//	keep-paths = ["usr/share/doc/*/copyright"]  # what stays although remove-paths names it
 //
 //	[kernel]
 //	package = "linux-image-amd64"   # the meta package or a concrete kernel; default: the architecture's generic one
@@ -74,12 +77,15 @@ type Recipe struct {
 	Path string // of recipe.toml, as it was given; for messages
 
 	Name           string
+	Title          string
 	Suite          string
 	Arch           arch.Arch
 	Components     []string // sorted, never empty
 	Epoch          int
 	Packages       []string // in the recipe's order
 	RemovePackages []string
+	RemovePaths    []string
+	KeepPaths      []string
 	Kernel         Kernel
 	Root           Root
 	ESP            ESP
