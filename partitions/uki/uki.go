@@ -119,21 +119,21 @@ func (f *File) Cmdline() (string, error) {
 	return string(b), nil
 }
 
-// RootHash returns the dm-verity root hash that the command line's only roothash= names: 32 bytes, SHA-256.
-func (f *File) RootHash() ([]byte, error) {
+// RootHash returns the dm-verity root hash (SHA-256) that the command line's only roothash= names.
+func (f *File) RootHash() ([32]byte, error) {
 	line, err := f.Cmdline()
 	if err != nil {
-		return nil, err
+		return [32]byte{}, err
 	}
 	values := cmdlineValues(line, "roothash")
 	if len(values) != 1 {
-		return nil, fault.New(fault.Input, "the command line holds roothash= %d times, not once", len(values))
+		return [32]byte{}, fault.New(fault.Input, "the command line holds roothash= %d times, not once", len(values))
 	}
 	hash, err := hex.DecodeString(values[0])
 	if err != nil || len(hash) != 32 || hex.EncodeToString(hash) != values[0] {
-		return nil, fault.New(fault.Input, "roothash=%.80q on the command line is not 64 lower-case hexadecimal digits", values[0])
+		return [32]byte{}, fault.New(fault.Input, "roothash=%.80q on the command line is not 64 lower-case hexadecimal digits", values[0])
 	}
-	return hash, nil
+	return [32]byte(hash), nil
 }
 
 // OSRelease returns the fields of the .osrel section.

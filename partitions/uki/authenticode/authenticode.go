@@ -20,6 +20,7 @@ import (
 	encasn1 "encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 
 	efi "github.com/foxboron/go-uefi/authenticode"
 	"github.com/foxboron/go-uefi/pkcs7"
@@ -195,6 +196,9 @@ func verifySignature(der, digest []byte, certs []*x509.Certificate) (*x509.Certi
 	for _, cert := range certs {
 		if !signature.Pkcs.HasCertificate(cert) {
 			continue
+		}
+		if !slices.ContainsFunc(signature.Pkcs.Certs, cert.Equal) { // firmware takes the certificate from here
+			return nil, fmt.Errorf("it names the certificate %q but does not hold it", cert.Subject)
 		}
 		if ok, err := signature.Pkcs.Verify(cert); err == nil && ok {
 			return cert, nil
