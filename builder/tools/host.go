@@ -50,3 +50,8 @@ func checkHost(list []HostTool, lookPath func(string) (string, error), stat func
 	}
 	return fault.New(fault.Input, "this machine lacks %s: %s", strings.Join(missing, ", "), fmt.Sprintf("apt-get install %s", strings.Join(packages, " ")))
 }
+
+// WithoutKeyring leaves Debian's keyring out of a list, for who brings keys of their own.
+func WithoutKeyring(list []HostTool) []HostTool {
+	return slices.DeleteFunc(slices.Clone(list), func(t HostTool) bool { return t.Name == lock.Keyring })
+}
