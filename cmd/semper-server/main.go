@@ -1,0 +1,120 @@
+// Command semper-server is the update server of a fleet, and its operator's tool: serve, machine, channel, token.
+//
+// The verbs beside serve work on the data folder's database, whether a server runs on it or not.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRootCommand()
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		report(root, err)
+	}
+	return fault.ExitCode(err)
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "semper-server",
+		Short:         "Serve updates to a fleet of machines",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          args(0),
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.PersistentFlags().Bool("json", false, "print machine-readable JSON")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Wrap(fault.Usage, err) })
+	root.AddCommand(newServeCommand(), newMachineCommand(), newChannelCommand(), newTokenCommand())
+	return root
+}
+
+// report prints err for people on stderr or, with --json, as {"error": …, "kind": …} on stdout.
+func report(root *cobra.Command, err error) {
+	if asJSON(root) {
+		_ = json.NewEncoder(os.Stdout).Encode(api.Error{Message: err.Error(), Kind: fault.KindOf(err).String()})
+		return
+	}
+	fmt.Fprintln(os.Stderr, "semper-server:", err)
+}
+
+func asJSON(c *cobra.Command) bool {
+	on, _ := c.Root().PersistentFlags().GetBool("json")
+	return on
+}
+
+// args demands a number of arguments.
+func args(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, given []string) error {
+		return fault.Wrap(fault.Usage, cobra.ExactArgs(n)(c, given))
+	}
+}
+
+// group returns a command that only holds others.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: args(0), RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// place is where a verb works: the data folder's database and an application in it.
+type place struct {
+	dir, app string
+}
+
+func (p *place) flags(c *cobra.Command) {
+	c.Flags().StringVar(&p.dir, "data", "", "the server's data folder")
+	c.Flags().StringVar(&p.app, "app", api.DefaultApp, "the application's name or id")
+}
+
+// open calls do with the database and the application.
+func (p *place) open(ctx context.Context, do func(*store.Store, fleet.Application) error) error {
+	if p.dir == "" {
+		return fault.New(fault.Usage, "name the server's data folder with --data DIR")
+	}
+	s, err := store.Open(ctx, p.dir)
+	if err != nil {
+		return err
+	}
+	app, err := s.Read().Application(ctx, p.app)
+	if err == nil {
+		err = do(s, app)
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		err = fault.Wrap(fault.Input, err)
+	}
+	return errors.Join(err, s.Close())
+}
+
+// show prints v as JSON or, for people, what text writes.
+func show(c *cobra.Command, v any, text func(io.Writer) error) error {
+	out := c.OutOrStdout()
+	if !asJSON(c) {
+		return fault.Wrap(fault.IO, text(out))
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return fault.Wrap(fault.IO, e.Encode(v))
+}

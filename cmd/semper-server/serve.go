@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server"
+)
+
+type serveFlags struct {
+	listen, addressFile, logFormat string
+	verbose                        bool
+	cfg                            server.Config
+}
+
+func newServeCommand() *cobra.Command {
+	var f serveFlags
+	c := &cobra.Command{
+		Use:   "serve --listen ADDR --data DIR",
+		Short: "Answer machines and take releases until told to stop",
+		Long: `Answers machines over Omaha, serves them payloads, and takes releases over the REST interface.
+
+The first start makes the data folder, the application "semper" with the channels stable, beta and alpha,
+and a token to publish releases with, in the file ` + server.TokenFile + ` of the data folder. Take the token from there and delete the file.
+
+SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
+		Args: args(0),
+		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), f) },
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.listen, "listen", "127.0.0.1:8080", "the address to listen on; port 0 takes a free one")
+	fl.StringVar(&f.cfg.Dir, "data", "", "the data folder")
+	fl.StringVar(&f.addressFile, "address-file", "", "write the address that is listened on to this file")
+	fl.StringVar(&f.cfg.PublicURL, "public-url", "", "how machines reach this server, for payload URLs (default: as they asked)")
+	fl.DurationVar(&f.cfg.PollInterval, "poll-interval", 45*time.Minute, "how often machines are told to ask; 0 leaves it to them")
+	fl.Int64Var(&f.cfg.MaxRequest, "max-request", 0, "bytes of a machine's request (default 65536)")
+	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fl.BoolVar(&f.verbose, "verbose", false, "log every check, not only events")
+	return c
+}
+
+func serve(ctx context.Context, f serveFlags) error {
+	if f.cfg.Dir == "" {
+		return fault.New(fault.Usage, "name the data folder with --data DIR")
+	}
+	if f.cfg.MaxRequest < 0 || f.cfg.MaxRequest > 1<<20 {
+		return fault.New(fault.Usage, "--max-request %d: want at most %d bytes", f.cfg.MaxRequest, 1<<20)
+	}
+	log, err := newLog(f.logFormat, f.verbose)
+	if err != nil {
+		return err
+	}
+	f.cfg.Log = log
+	s, err := server.Open(ctx, f.cfg)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	return errors.Join(f.listenAndServe(ctx, s, log), s.Close())
+}
+
+func (f *serveFlags) listenAndServe(ctx context.Context, s *server.Server, log *slog.Logger) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", f.listen)
+	if err != nil {
+		return fault.New(fault.Network, "listen on %s: %w", f.listen, err)
+	}
+	defer l.Close()
+	address := l.Addr().String()
+	if f.addressFile != "" {
+		if err := writeAddress(f.addressFile, address); err != nil {
+			return err
+		}
+	}
+	log.Info("serving", "address", address, "data", f.cfg.Dir)
+	return s.Serve(ctx, l)
+}
+
+// writeAddress makes the file appear with its whole content: others wait for it.
+func writeAddress(path, address string) error {
+	temp := path + ".new"
+	if err := os.WriteFile(temp, []byte(address+"\n"), 0o644); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	return fault.Wrap(fault.IO, os.Rename(temp, path))
+}
+
+func newLog(format string, verbose bool) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if verbose {
+		o.Level = slog.LevelDebug
+	}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, o)), nil
+	}
+	return nil, fault.New(fault.Usage, "--log-format %q: want text or json", format)
+}

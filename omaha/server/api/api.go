@@ -1,0 +1,174 @@
+// Package api holds the messages of the update server's REST interface, and a client for the part of it that publishing needs.
+//
+// Everything is under /api/v1 and needs "Authorization: Bearer TOKEN"; the role that a route needs is in brackets. The parameters app
+// (an application's id or name, "semper" when it is missing) and arch ("amd64" when it is missing) go into the query.
+//
+//	GET  /applications                      [viewer]     Applications
+//	GET  /channels?app=                     [viewer]     Channels
+//	PUT  /channels/NAME?app=&arch=          [publisher]  SetChannel → Channel
+//	GET  /releases?app=                     [viewer]     Releases
+//	GET  /releases/VERSION?app=&arch=       [viewer]     ReleaseDetail
+//	PUT  /releases/VERSION?app=&arch=       [publisher]  NewRelease → Release; its payload must have been uploaded
+//	GET  /machines?app=&after=&limit=       [viewer]     Machines, by id; limit is at most MaxPage
+//	GET  /machines/ID?app=                  [viewer]     MachineDetail
+//	GET  /blobs/SHA256                      [publisher]  Blob
+//	PUT  /blobs/SHA256?size=&offset=        [publisher]  the file's bytes from offset to its end → Blob
+//
+// An upload that broke off is continued where Blob says. A release is visible as a whole once its PUT was answered, and never changes
+// after that; publishing the same bytes again is answered like the first time, other bytes under the same version with 409.
+//
+// Times are RFC 3339 in UTC, sizes bytes, hashes lower-case hex. An error is Error, with the HTTP status that fits.
+package api
+
+import "time"
+
+// Limits of the interface.
+const (
+	MaxPage     = 1000    // machines in one answer
+	MaxManifest = 1 << 20 // bytes of a manifest, and of its signature
+	MaxBody     = 4 << 20 // bytes of a JSON body
+)
+
+// Defaults of the query's parameters.
+const (
+	DefaultApp  = "semper"
+	DefaultArch = "amd64"
+)
+
+// Error is the body of every answer that is not a success.
+type Error struct {
+	Message string `json:"error"`
+	Kind    string `json:"kind"` // of package fault
+}
+
+// Application is what machines run.
+type Application struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+}
+
+// Applications lists all applications.
+type Applications struct {
+	Applications []Application `json:"applications"`
+}
+
+// Channel is a name that machines follow. Version is empty while it has no release.
+type Channel struct {
+	Name    string    `json:"name"`
+	Arch    string    `json:"arch"`
+	Version string    `json:"version"`
+	Updated time.Time `json:"updated"`
+}
+
+// Channels lists an application's channels.
+type Channels struct {
+	Channels []Channel `json:"channels"`
+}
+
+// SetChannel asks to make a release the current one of a channel.
+type SetChannel struct {
+	Version string `json:"version"`
+}
+
+// File is one file of a release.
+type File struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// Release is a published version.
+type Release struct {
+	Version   string    `json:"version"`
+	Arch      string    `json:"arch"`
+	Published time.Time `json:"published"`
+	Payload   File      `json:"payload"`
+}
+
+// Releases lists an application's releases, in the order in which they were published.
+type Releases struct {
+	Releases []Release `json:"releases"`
+}
+
+// NewRelease asks to publish a release. Manifest and Signature are manifest.json and manifest.json.sig, byte for byte.
+type NewRelease struct {
+	Manifest  []byte `json:"manifest"` // base64 in JSON
+	Signature []byte `json:"signature"`
+	Payload   File   `json:"payload"`
+}
+
+// ReleaseDetail is a release with its manifest.
+type ReleaseDetail struct {
+	Release
+	Manifest  []byte `json:"manifest"`
+	Signature []byte `json:"signature"`
+}
+
+// Machine is one machine, as it described itself last.
+type Machine struct {
+	ID           string    `json:"id"`
+	Alias        string    `json:"alias"`
+	Arch         string    `json:"arch"`
+	Version      string    `json:"version"` // that it runs
+	Channel      string    `json:"channel"`
+	State        string    `json:"state"` // unknown, granted, downloading, downloaded, installed, complete, failed
+	StateSince   time.Time `json:"state_since"`
+	Target       string    `json:"target"` // the version last granted or attempted; may be empty
+	Detail       string    `json:"detail"` // why the state is failed
+	Platform     string    `json:"platform"`
+	FirstVersion string    `json:"first_version"`
+	BootID       string    `json:"boot_id"`
+	Address      string    `json:"address"`
+	FirstSeen    time.Time `json:"first_seen"`
+	LastSeen     time.Time `json:"last_seen"`
+}
+
+// Machines is a page of machines. Next is the after of the next page, empty on the last one.
+type Machines struct {
+	Machines []Machine `json:"machines"`
+	Next     string    `json:"next,omitempty"`
+}
+
+// MachineDetail is a machine with all that is known of it.
+type MachineDetail struct {
+	Machine
+	Why            Why       `json:"why"`
+	FailedVersions []Failure `json:"failed_versions"` // oldest first
+	Events         []Event   `json:"events"`          // oldest first
+}
+
+// Why says what the machine would be answered if it asked now.
+type Why struct {
+	Offer    string `json:"offer"`    // a version, empty when there is no update for it
+	Cause    string `json:"cause"`    // a word for programs, see package fleet
+	Sentence string `json:"sentence"` // for people
+}
+
+// Failure is a version that failed on the machine and is not offered to it again.
+type Failure struct {
+	Version string    `json:"version"`
+	At      time.Time `json:"at"`
+	Code    int64     `json:"code"`
+	Reason  string    `json:"reason"`
+}
+
+// Event is what a machine reported.
+type Event struct {
+	At              time.Time `json:"at"`
+	Type            int       `json:"type"`
+	Result          int       `json:"result"`
+	Code            int64     `json:"code"`
+	Version         string    `json:"version"` // that it ran then
+	PreviousVersion string    `json:"previous_version"`
+	NextVersion     string    `json:"next_version"`
+	Reason          string    `json:"reason"`
+	Sentence        string    `json:"sentence"` // for people
+}
+
+// Blob is how much of a file has arrived.
+type Blob struct {
+	SHA256   string `json:"sha256"`
+	Offset   int64  `json:"offset"` // bytes that have arrived
+	Complete bool   `json:"complete"`
+}

@@ -1,0 +1,126 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// Channels lists an application's channels.
+func Channels(ctx context.Context, tx store.Tx, app string) (api.Channels, error) {
+	channels, err := tx.Channels(ctx, app)
+	if err != nil {
+		return api.Channels{}, err
+	}
+	out := api.Channels{Channels: []api.Channel{}}
+	for i := range channels {
+		out.Channels = append(out.Channels, describeChannel(&channels[i]))
+	}
+	return out, nil
+}
+
+// SetChannel makes a published release the current one of a channel. An older release than the current one is accepted: it stops the
+// newer one's spread, and no machine goes back.
+func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version string, now time.Time) (api.Channel, error) {
+	if _, err := tx.Channel(ctx, app, name, arch); err != nil {
+		return api.Channel{}, err
+	}
+	release, err := tx.Release(ctx, app, arch, version)
+	if errors.Is(err, store.ErrNotFound) {
+		return api.Channel{}, httpError{http.StatusConflict, fault.New(fault.Input, "version %q for %s is not published: its files must be there before a channel can offer it", version, arch)}
+	}
+	if err != nil {
+		return api.Channel{}, err
+	}
+	if err := tx.SetChannel(ctx, app, name, arch, release.ID, now); err != nil {
+		return api.Channel{}, err
+	}
+	c, err := tx.Channel(ctx, app, name, arch)
+	return describeChannel(&c), err
+}
+
+// Machines lists a page of machines, from the first one after the id given.
+func Machines(ctx context.Context, tx store.Tx, app, after string, limit int) (api.Machines, error) {
+	machines, err := tx.Machines(ctx, app, after, limit)
+	if err != nil {
+		return api.Machines{}, err
+	}
+	out := api.Machines{Machines: []api.Machine{}}
+	for i := range machines {
+		out.Machines = append(out.Machines, describeMachine(&machines[i]))
+	}
+	if len(machines) == limit {
+		out.Next = machines[limit-1].ID
+	}
+	return out, nil
+}
+
+// MachineDetail tells all about one machine, and what it would be answered if it asked now.
+func MachineDetail(ctx context.Context, tx store.Tx, app, id string) (api.MachineDetail, error) {
+	m, err := tx.Machine(ctx, app, id)
+	if err != nil {
+		return api.MachineDetail{}, err
+	}
+	out := api.MachineDetail{Machine: describeMachine(&m), FailedVersions: []api.Failure{}, Events: []api.Event{}}
+	d, err := question(ctx, tx, &m, nil)
+	if err != nil {
+		return out, fmt.Errorf("why machine %s has no update: %w", id, err)
+	}
+	out.Why = api.Why{Cause: string(d.Cause), Sentence: d.Reason}
+	if d.Offer != nil {
+		out.Why.Offer = d.Offer.Version
+	}
+	failures, err := tx.Failures(ctx, app, id)
+	if err != nil {
+		return out, err
+	}
+	for _, f := range failures {
+		out.FailedVersions = append(out.FailedVersions, api.Failure{Version: f.Version, At: f.At, Code: int64(f.Code), Reason: f.Reason})
+	}
+	events, err := tx.Events(ctx, app, id)
+	if err != nil {
+		return out, err
+	}
+	for i := range events {
+		out.Events = append(out.Events, describeEvent(&events[i]))
+	}
+	return out, nil
+}
+
+func describeMachine(m *fleet.Machine) api.Machine {
+	return api.Machine{
+		ID: m.ID, Alias: m.Alias, Arch: m.Arch, Version: m.Version, Channel: m.Channel, State: string(m.State), StateSince: m.StateSince,
+		Target: m.Target, Detail: m.Detail, Platform: m.Platform, FirstVersion: m.FirstVersion, BootID: m.BootID, Address: m.Address,
+		FirstSeen: m.FirstSeen, LastSeen: m.LastSeen,
+	}
+}
+
+func describeEvent(e *fleet.Event) api.Event {
+	return api.Event{
+		At: e.At, Type: int(e.Type), Result: int(e.Result), Code: int64(e.ErrorCode), Version: e.Version,
+		PreviousVersion: e.PreviousVersion, NextVersion: e.NextVersion, Reason: e.Reason, Sentence: e.Sentence(),
+	}
+}
+
+func describeChannel(c *fleet.Channel) api.Channel {
+	out := api.Channel{Name: c.Name, Arch: c.Arch, Updated: c.Updated}
+	if c.Release != nil {
+		out.Version = c.Release.Version
+	}
+	return out
+}
+
+func describeRelease(r *fleet.Release) api.Release {
+	return api.Release{
+		Version: r.Version, Arch: r.Arch, Published: r.Published,
+		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])},
+	}
+}

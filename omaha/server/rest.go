@@ -1,0 +1,383 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/blobs"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+func (s *Server) restRoutes(mux *http.ServeMux) {
+	for _, route := range []struct {
+		pattern string
+		need    fleet.Role
+		answer  func(http.ResponseWriter, *http.Request) error
+	}{
+		{"GET /api/v1/applications", fleet.Viewer, s.applications},
+		{"GET /api/v1/channels", fleet.Viewer, s.channels},
+		{"PUT /api/v1/channels/{name}", fleet.Publisher, s.setChannel},
+		{"GET /api/v1/releases", fleet.Viewer, s.releases},
+		{"GET /api/v1/releases/{version}", fleet.Viewer, s.release},
+		{"PUT /api/v1/releases/{version}", fleet.Publisher, s.newRelease},
+		{"GET /api/v1/machines", fleet.Viewer, s.machines},
+		{"GET /api/v1/machines/{id}", fleet.Viewer, s.machine},
+		{"GET /api/v1/blobs/{sha256}", fleet.Publisher, s.blob},
+		{"PUT /api/v1/blobs/{sha256}", fleet.Publisher, s.putBlob},
+	} {
+		mux.HandleFunc(route.pattern, s.needs(route.need, route.answer))
+	}
+	mux.HandleFunc("/api/v1/", s.needs(fleet.Viewer, func(http.ResponseWriter, *http.Request) error {
+		return httpError{http.StatusNotFound, fault.New(fault.Input, "there is no such route")}
+	}))
+}
+
+// httpError is an error with the status that fits.
+type httpError struct {
+	status int
+	error
+}
+
+func (e httpError) Unwrap() error { return e.error }
+
+// answers turns a handler's error into an api.Error.
+func (s *Server) answers(next func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := next(w, r)
+		if err == nil {
+			return
+		}
+		status := statusOf(err)
+		message := err.Error()
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		if status >= 500 {
+			s.cfg.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		}
+		if status == http.StatusInternalServerError {
+			message = "the server failed; its log says why"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(api.Error{Message: message, Kind: fault.KindOf(err).String()})
+	}
+}
+
+func statusOf(err error) int {
+	var he httpError
+	switch {
+	case errors.As(err, &he):
+		return he.status
+	case errors.Is(err, errBadToken):
+		return http.StatusUnauthorized
+	case errors.Is(err, store.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, blobs.ErrBusy), errors.Is(err, blobs.ErrOffset):
+		return http.StatusConflict
+	case errors.Is(err, blobs.ErrHash):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, blobs.ErrFull):
+		return http.StatusInsufficientStorage
+	case fault.Is(err, fault.Input), fault.Is(err, fault.Network):
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
+}
+
+func reply(w http.ResponseWriter, v any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(v) // whoever left does not miss it
+	return nil
+}
+
+// read decodes a JSON body strictly.
+func read(w http.ResponseWriter, r *http.Request, into any) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, api.MaxBody))
+	if err != nil {
+		return fault.New(fault.Input, "read the request: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return fault.New(fault.Input, "the request is not the JSON wanted: %w", err)
+	}
+	if dec.More() {
+		return fault.New(fault.Input, "the request is more than one JSON value")
+	}
+	return nil
+}
+
+func query(r *http.Request, name, missing string) string {
+	if v := r.URL.Query().Get(name); v != "" {
+		return v
+	}
+	return missing
+}
+
+// app returns the application that a request names.
+func (s *Server) app(r *http.Request) (fleet.Application, error) {
+	return s.store.Read().Application(r.Context(), query(r, "app", api.DefaultApp))
+}
+
+func (s *Server) applications(w http.ResponseWriter, r *http.Request) error {
+	apps, err := s.store.Read().Applications(r.Context())
+	if err != nil {
+		return err
+	}
+	out := api.Applications{Applications: []api.Application{}}
+	for _, a := range apps {
+		out.Applications = append(out.Applications, api.Application{ID: a.ID, Name: a.Name, Created: a.Created})
+	}
+	return reply(w, out)
+}
+
+func (s *Server) channels(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	out, err := Channels(r.Context(), s.store.Read(), app.ID)
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
+}
+
+func (s *Server) setChannel(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	var set api.SetChannel
+	if err := read(w, r, &set); err != nil {
+		return err
+	}
+	var out api.Channel
+	name, arch := r.PathValue("name"), query(r, "arch", api.DefaultArch)
+	err = s.store.Write(r.Context(), func(tx store.Tx) error {
+		out, err = SetChannel(context.WithoutCancel(r.Context()), tx, app.ID, name, arch, set.Version, s.cfg.Now())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("channel set", "application", app.Name, "channel", name, "arch", arch, "version", set.Version)
+	return reply(w, out)
+}
+
+func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	releases, err := s.store.Read().Releases(r.Context(), app.ID)
+	if err != nil {
+		return err
+	}
+	out := api.Releases{Releases: []api.Release{}}
+	for i := range releases {
+		out.Releases = append(out.Releases, describeRelease(&releases[i]))
+	}
+	return reply(w, out)
+}
+
+func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	tx := s.store.Read()
+	release, err := tx.Release(r.Context(), app.ID, query(r, "arch", api.DefaultArch), r.PathValue("version"))
+	if err != nil {
+		return err
+	}
+	out := api.ReleaseDetail{Release: describeRelease(&release)}
+	if out.Manifest, out.Signature, err = tx.Manifest(r.Context(), release.ID); err != nil {
+		return err
+	}
+	return reply(w, out)
+}
+
+func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	var n api.NewRelease
+	if err := read(w, r, &n); err != nil {
+		return err
+	}
+	release := fleet.Release{App: app.ID, Arch: query(r, "arch", api.DefaultArch), Version: r.PathValue("version"), Published: s.cfg.Now().UTC()}
+	if err := checkRelease(&release, &n); err != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(r.Context())
+	fresh := false
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		fresh, err = addRelease(ctx, tx, &release, &n)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if fresh {
+		s.cfg.Log.Info("release published", "application", app.Name, "version", release.Version, "arch", release.Arch,
+			"payload", n.Payload.SHA256, "size", n.Payload.Size)
+	}
+	return reply(w, describeRelease(&release))
+}
+
+// checkRelease looks at what can be checked without the database.
+func checkRelease(release *fleet.Release, n *api.NewRelease) error {
+	if _, err := omaha.ParseVersion(release.Version); err != nil {
+		return err
+	}
+	if release.Arch != "amd64" && release.Arch != "arm64" {
+		return fault.New(fault.Input, "architecture %q: want amd64 or arm64", release.Arch)
+	}
+	if len(n.Manifest) == 0 || len(n.Manifest) > api.MaxManifest || len(n.Signature) == 0 || len(n.Signature) > api.MaxManifest {
+		return fault.New(fault.Input, "a release needs a manifest and its signature, of at most %d bytes each", api.MaxManifest)
+	}
+	var manifest struct {
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(n.Manifest, &manifest); err != nil {
+		return fault.New(fault.Input, "the manifest is not JSON: %w", err)
+	}
+	if manifest.Version != release.Version {
+		return fault.New(fault.Input, "the manifest is of version %q, not %s", manifest.Version, release.Version)
+	}
+	if n.Payload.Name != "full.crau" {
+		return fault.New(fault.Input, "the payload's name is %q, not full.crau", n.Payload.Name)
+	}
+	sum, err := blobs.ParseSum(n.Payload.SHA256)
+	release.Payload = fleet.File{Name: n.Payload.Name, Size: n.Payload.Size, SHA256: sum}
+	return err
+}
+
+// addRelease adds a release whose payload is on disk; fresh is false when the very same one was there.
+func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api.NewRelease) (fresh bool, err error) {
+	blob, err := tx.Blob(ctx, release.Payload.SHA256)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, httpError{http.StatusConflict, fault.New(fault.Input, "the payload of %s was not uploaded", release.Version)}
+	}
+	if err != nil {
+		return false, err
+	}
+	if blob.Size != release.Payload.Size {
+		return false, fault.New(fault.Input, "the payload has %d bytes, not %d", blob.Size, release.Payload.Size)
+	}
+	release.Payload.SHA1 = blob.SHA1
+	known, err := tx.Release(ctx, release.App, release.Arch, release.Version)
+	if errors.Is(err, store.ErrNotFound) {
+		return true, tx.AddRelease(ctx, release, n.Manifest, n.Signature)
+	}
+	if err != nil {
+		return false, err
+	}
+	manifest, _, err := tx.Manifest(ctx, known.ID)
+	if err != nil {
+		return false, err
+	}
+	if known.Payload != release.Payload || !bytes.Equal(manifest, n.Manifest) {
+		return false, httpError{http.StatusConflict, fault.New(fault.Input,
+			"version %s for %s was published before with other bytes, and a published version never changes: give the new one a new version",
+			release.Version, release.Arch)}
+	}
+	*release = known
+	return false, nil
+}
+
+func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	limit, err := strconv.Atoi(query(r, "limit", strconv.Itoa(api.MaxPage)))
+	if err != nil || limit < 1 || limit > api.MaxPage {
+		return fault.New(fault.Input, "limit %q: want a number from 1 to %d", query(r, "limit", ""), api.MaxPage)
+	}
+	out, err := Machines(r.Context(), s.store.Read(), app.ID, query(r, "after", ""), limit)
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
+}
+
+func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	out, err := MachineDetail(r.Context(), s.store.Read(), app.ID, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
+}
+
+func (s *Server) blob(w http.ResponseWriter, r *http.Request) error {
+	sum, err := blobs.ParseSum(r.PathValue("sha256"))
+	if err != nil {
+		return err
+	}
+	out := api.Blob{SHA256: sum.String()}
+	known, err := s.store.Read().Blob(r.Context(), sum)
+	switch {
+	case err == nil:
+		out.Offset, out.Complete = known.Size, true
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	default:
+		size, onDisk, err := s.payloads.Size(sum)
+		if err != nil {
+			return err
+		}
+		if !onDisk { // else the server ended before the database knew of the file: the next upload notes it, without reading a byte
+			out.Offset = size
+		}
+	}
+	return reply(w, out)
+}
+
+func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) error {
+	sum, err := blobs.ParseSum(r.PathValue("sha256"))
+	if err != nil {
+		return err
+	}
+	size, err := strconv.ParseInt(query(r, "size", ""), 10, 64)
+	if err != nil {
+		return fault.New(fault.Input, "size: want the file's size in bytes")
+	}
+	offset, err := strconv.ParseInt(query(r, "offset", "0"), 10, 64)
+	if err != nil || offset < 0 || offset > size {
+		return fault.New(fault.Input, "offset: want a number from 0 to the file's size")
+	}
+	if r.ContentLength != size-offset {
+		return httpError{http.StatusLengthRequired, fault.New(fault.Input, "the body must have the %d bytes from the offset to the end, and say so", size-offset)}
+	}
+	sum1, err := s.payloads.Append(r.Context(), sum, size, offset, stallReader{r.Body, http.NewResponseController(w)})
+	if err != nil {
+		return fmt.Errorf("upload of %s: %w", sum, err)
+	}
+	ctx := context.WithoutCancel(r.Context())
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		return tx.AddBlob(ctx, fleet.File{Size: size, SHA256: sum, SHA1: sum1}, s.cfg.Now())
+	})
+	if err != nil {
+		return err
+	}
+	return reply(w, api.Blob{SHA256: sum.String(), Offset: size, Complete: true})
+}

@@ -1,0 +1,274 @@
+// Package server is the update server of a fleet: it answers machines over Omaha, serves them payloads, and takes releases over REST.
+//
+// The layers, from the bottom: package store (SQLite, all SQL) and package blobs (payload files); package fleet (the model and its rules,
+// pure functions); this package (HTTP). Package api holds the REST messages and a client.
+//
+//	POST /v1/update, /v1/update/       Omaha 3.0 (package omaha)
+//	GET  /payloads/SHA256/NAME         a payload, with ranges; its content never changes
+//	     /api/v1/…                     REST, see package api
+//	GET  /healthz                      200 while the program runs
+//	GET  /readyz                       200 while it can answer machines
+//	GET  /metrics                      counters, in Prometheus' text format
+//
+// In the data folder: semper.db (package store), payloads/ (package blobs), server.lock, and publish.token, the one token of the first
+// start, which is kept there in the clear until someone takes it away.
+//
+// What was answered is on disk: a grant or an event is committed and synced before its answer is written. If it cannot be, the machine
+// gets 503 and asks again later. The one thing that may lag by some seconds is when a machine was last seen.
+//
+// The Omaha routes have no authentication, as the protocol has none: whoever reaches them can speak for any machine. Payloads are public;
+// their signatures are what machines trust. Client addresses are those of the connection; no proxy's headers are believed. The URL of a
+// payload starts with Config.PublicURL or, without one, with the scheme and host under which the machine reached the server.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/omaha/server/blobs"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// Timeouts of connections. A slow machine or publisher is served as long as bytes move.
+const (
+	headerTimeout   = 10 * time.Second
+	readTimeout     = 30 * time.Second // of a whole request, unless a handler says otherwise
+	stallTimeout    = 60 * time.Second // of one read or write of a payload
+	idleTimeout     = 2 * time.Minute
+	shutdownTimeout = 10 * time.Second
+	maxHeader       = 16 << 10
+)
+
+// TokenFile is the name of the file, in the data folder, that holds the first start's token.
+const TokenFile = "publish.token"
+
+// Config says how a server runs. Dir must be set.
+type Config struct {
+	Dir          string           // the data folder; made when it is missing
+	PublicURL    string           // how machines reach this server, when that is not what they ask; may have a path
+	PollInterval time.Duration    // told to machines; 0 leaves it to them
+	MaxRequest   int64            // bytes of an Omaha request; omaha.MaxRequestSize when 0
+	Now          func() time.Time // time.Now when nil
+	Random       io.Reader        // crypto/rand when nil
+	Log          *slog.Logger     // nothing is logged when nil
+}
+
+// Server is a running server's state.
+type Server struct {
+	cfg      Config
+	public   *url.URL // nil: as asked
+	lock     *os.File
+	store    *store.Store
+	payloads *blobs.Folder
+	metrics  metrics
+	closing  atomic.Bool
+}
+
+// Open opens the data folder, and fills it at the first start.
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	if cfg.MaxRequest == 0 {
+		cfg.MaxRequest = omaha.MaxRequestSize
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.PollInterval < 0 || cfg.PollInterval > omaha.MaxPollInterval || cfg.PollInterval%time.Second != 0 {
+		return nil, fault.New(fault.Usage, "poll interval %v: want whole seconds, at most %v", cfg.PollInterval, omaha.MaxPollInterval)
+	}
+	s := &Server{cfg: cfg, metrics: newMetrics()}
+	if cfg.PublicURL != "" {
+		u, err := url.Parse(cfg.PublicURL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fault.New(fault.Usage, "public URL %q: want a URL such as https://updates.example.org", cfg.PublicURL)
+		}
+		s.public = u
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if s.lock, err = lock(filepath.Join(s.cfg.Dir, "server.lock")); err != nil {
+		return err
+	}
+	if s.store, err = store.Create(ctx, s.cfg.Dir); err != nil {
+		return err
+	}
+	if s.payloads, err = blobs.Open(filepath.Join(s.cfg.Dir, "payloads"), s.cfg.Now()); err != nil {
+		return err
+	}
+	return s.seed(ctx)
+}
+
+// lock keeps a second server out of the folder. The lock goes with the process, however it ends.
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fault.New(fault.Input, "another semper-server uses %s", filepath.Dir(path))
+		}
+		return nil, fault.New(fault.IO, "lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// seed gives an empty database the application, its channels and the first token.
+func (s *Server) seed(ctx context.Context) error {
+	return s.store.Write(ctx, func(tx store.Tx) error {
+		apps, err := tx.Applications(ctx)
+		if err != nil || len(apps) > 0 {
+			return err
+		}
+		now := s.cfg.Now()
+		if err := tx.AddApplication(ctx, fleet.Application{ID: omaha.SemperApp, Name: "semper", Created: now}); err != nil {
+			return err
+		}
+		for _, name := range []string{"stable", "beta", "alpha"} {
+			for _, arch := range []string{"amd64", "arm64"} {
+				if err := tx.AddChannel(ctx, fleet.Channel{App: omaha.SemperApp, Name: name, Arch: arch, Updated: now}); err != nil {
+					return err
+				}
+			}
+		}
+		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", now)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(s.cfg.Dir, TokenFile)
+		if err := writeToken(path, token); err != nil { // before the commit: a token that nobody can read would be lost
+			return err
+		}
+		s.cfg.Log.Info("first start: made the application semper, its channels and a token to publish", "token_file", path)
+		return nil
+	})
+}
+
+func writeToken(path, token string) error {
+	temp := path + ".new"
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	_, err = f.WriteString(token + "\n")
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return fault.New(fault.IO, "keep the first token: %w", err)
+	}
+	return nil
+}
+
+// Close ends the server's use of the data folder. No request may be under way any more.
+func (s *Server) Close() error {
+	var err error
+	if s.store != nil {
+		err = s.store.Close()
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// Serve answers on l until ctx ends; then it lets the requests under way finish, within ten seconds.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	hs := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- hs.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fault.New(fault.Network, "serve: %w", err)
+	case <-ctx.Done():
+	}
+	s.closing.Store(true)
+	s.cfg.Log.Info("shutting down")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := hs.Shutdown(grace); err != nil {
+		s.cfg.Log.Warn("cut off what was still being served", "error", err)
+		return fault.Wrap(fault.IO, hs.Close())
+	}
+	return nil
+}
+
+// Handler returns all routes.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/update", s.update)
+	mux.HandleFunc("POST /v1/update/{$}", s.update)
+	mux.HandleFunc("GET /payloads/{sha256}/{name}", s.payload)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	s.restRoutes(mux)
+	return s.measured(mux)
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.closing.Load() {
+		http.Error(w, "shutting down", http.StatusServiceUnavailable)
+		return
+	}
+	if err := s.store.Ping(r.Context()); err != nil {
+		s.cfg.Log.Error("not ready", "error", err)
+		http.Error(w, "the database does not answer", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// base returns the URL under which the machine of a request reaches this server.
+func (s *Server) base(r *http.Request) (*url.URL, error) {
+	if s.public != nil {
+		return s.public, nil
+	}
+	if r.Host == "" || len(r.Host) > 255 || strings.Trim(r.Host, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_:[]") != "" {
+		return nil, fault.New(fault.Input, "the Host header is missing or malformed")
+	}
+	u := &url.URL{Scheme: "http", Host: r.Host}
+	if r.TLS != nil {
+		u.Scheme = "https"
+	}
+	return u, nil
+}

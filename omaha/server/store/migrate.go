@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	_ "embed"
+	"fmt"
+
+	"github.com/semper-os/semper/fault"
+)
+
+//go:embed schema_1.sql
+var schema1 string
+
+// migrations bring the schema from version i to version i+1. They are never changed once they were released.
+var migrations = []string{schema1}
+
+// applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
+const applicationID = 0x534d5052
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	err = bringForward(ctx, conn)
+	end := "COMMIT"
+	if err != nil {
+		end = "ROLLBACK"
+	}
+	if _, endErr := conn.ExecContext(ctx, end); err == nil {
+		err = fault.Wrap(fault.IO, endErr)
+	}
+	return err
+}
+
+func bringForward(ctx context.Context, conn *sql.Conn) error {
+	var version, owner, tables int
+	for query, into := range map[string]*int{
+		"PRAGMA user_version": &version, "PRAGMA application_id": &owner, "SELECT count(*) FROM sqlite_schema": &tables,
+	} {
+		if err := conn.QueryRowContext(ctx, query).Scan(into); err != nil {
+			return fault.Wrap(fault.IO, err)
+		}
+	}
+	switch {
+	case owner != applicationID && tables > 0:
+		return fault.New(fault.Input, "it is another program's database")
+	case version > len(migrations):
+		return fault.New(fault.Input, "its schema has version %d and this semper-server only knows versions up to %d: use a newer semper-server",
+			version, len(migrations))
+	}
+	for v := version; v < len(migrations); v++ {
+		step := migrations[v] + fmt.Sprintf("\n;PRAGMA user_version = %d; PRAGMA application_id = %d;", v+1, applicationID)
+		if _, err := conn.ExecContext(ctx, step); err != nil {
+			return fault.New(fault.IO, "bring the schema from version %d to %d: %w", v, v+1, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Package store keeps the update server's state in an SQLite database; it holds all of the server's SQL and none of its rules.
+//
+// On disk: semper.db with its -wal and -shm files. The schema's version is the database's user_version; older schemas are brought
+// forward when the database is opened, newer ones are refused. Other programs may open the same database at the same time
+// (semper-server's own verbs do).
+//
+// Durability: the journal is a write-ahead log with synchronous=FULL, so that a commit has been synced to the disk when it returns, and
+// Write returns only then. Writes that wait at the same time share one commit and one sync. The one exception is Touch, which notes that
+// a machine was seen and reaches the disk within seconds.
+//
+// Limits: of each machine the newest MaxEvents events and MaxFailures failed versions are kept.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/semper-os/semper/fault"
+)
+
+// Bounds on what one machine can make the server keep.
+const (
+	MaxEvents   = 256
+	MaxFailures = 64
+)
+
+// fileName is the database's name in the data folder.
+const fileName = "semper.db"
+
+const readers = 4
+
+// ErrNotFound is returned for what is not in the database.
+var ErrNotFound = errors.New("not found")
+
+var errClosed = errors.New("the database is closed")
+
+// Store is an open database. Its methods may be called from several goroutines.
+type Store struct {
+	read, write *sql.DB
+	jobs        chan *job
+	stop        chan struct{}
+	stopOnce    sync.Once
+	loop        sync.WaitGroup
+
+	mu      sync.Mutex
+	touches map[machineKey]touch
+}
+
+// Tx reads and, inside Write, changes the database.
+type Tx struct{ q queryer }
+
+type queryer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Create opens the database in the folder dir and makes it when there is none.
+func Create(ctx context.Context, dir string) (*Store, error) {
+	path := filepath.Join(dir, fileName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it readable for all
+	if err != nil {
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	return open(ctx, path)
+}
+
+// Open opens the database that a server made in the folder dir.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	path := filepath.Join(dir, fileName)
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault.New(fault.Input, "%s holds no server's data: there is no %s (semper-server serve makes it)", dir, fileName)
+	case err != nil:
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	return open(ctx, path)
+}
+
+func open(ctx context.Context, path string) (*Store, error) {
+	pragmas := url.Values{"_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+	}}
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
+	s := &Store{jobs: make(chan *job), stop: make(chan struct{}), touches: map[machineKey]touch{}}
+	var err error
+	if s.write, err = sql.Open("sqlite", dsn); err != nil {
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.write); err != nil {
+		s.write.Close()
+		return nil, fmt.Errorf("open the database %s: %w", path, err)
+	}
+	if s.read, err = sql.Open("sqlite", dsn); err != nil {
+		s.write.Close()
+		return nil, fault.Wrap(fault.IO, err)
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	s.loop.Add(1)
+	go s.run()
+	return s, nil
+}
+
+// Close waits for the writes under way, writes what Touch noted, and closes the database.
+func (s *Store) Close() error {
+	s.stopOnce.Do(func() { close(s.stop) })
+	s.loop.Wait()
+	return errors.Join(s.read.Close(), s.write.Close())
+}
+
+// Read returns a transaction-less reader: each of its calls sees what is committed at that moment.
+func (s *Store) Read() Tx { return Tx{s.read} }
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	return fault.Wrap(fault.IO, s.read.QueryRowContext(ctx, "SELECT 1 FROM sqlite_schema LIMIT 1").Scan(&one))
+}
+
+func millis(t time.Time) int64 { return t.UnixMilli() }
+
+func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// failed names the step of an SQL error and gives it a kind; a missing row becomes ErrNotFound.
+func failed(step string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return fmt.Errorf("%s: %w", step, ErrNotFound)
+	}
+	return fault.New(fault.IO, "database: %s: %w", step, err)
+}
+
+// list runs a query and scans each of its rows.
+func list[T any](ctx context.Context, q queryer, step string, scan func(*T, func(...any) error) error, query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, failed(step, err)
+	}
+	defer rows.Close()
+	out := []T{}
+	for rows.Next() {
+		var v T
+		if err := scan(&v, rows.Scan); err != nil {
+			return nil, failed(step, err)
+		}
+		out = append(out, v)
+	}
+	return out, failed(step, rows.Err())
+}

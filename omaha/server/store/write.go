@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+)
+
+const (
+	maxBatch   = 128             // writes that share a commit
+	touchEvery = 2 * time.Second // how long a last-seen time may lag
+)
+
+type job struct {
+	do   func(Tx) error
+	done chan error
+}
+
+type machineKey struct{ app, id string }
+
+type touch struct {
+	seen    time.Time
+	address string
+}
+
+// Write runs do with the right to change the database and returns once its changes are on disk. An error of do undoes its own changes
+// and no other's. Do must be quick and must not call Write.
+func (s *Store) Write(ctx context.Context, do func(Tx) error) error {
+	j := &job{do: do, done: make(chan error, 1)}
+	select {
+	case s.jobs <- j:
+		return <-j.done // it runs now, whatever becomes of ctx
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stop:
+		return errClosed
+	}
+}
+
+// Touch notes that a machine that is in the database was seen, and returns at once; the disk follows within seconds.
+func (s *Store) Touch(app, id, address string, seen time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touches[machineKey{app, id}] = touch{seen, address}
+}
+
+func (s *Store) run() {
+	defer s.loop.Done()
+	tick := time.NewTicker(touchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case j := <-s.jobs:
+			s.commit(s.gather(j))
+		case <-tick.C:
+			s.flush()
+		case <-s.stop:
+			s.flush()
+			return
+		}
+	}
+}
+
+// gather takes what waits beside j without waiting for more.
+func (s *Store) gather(j *job) []*job {
+	batch := []*job{j}
+	for len(batch) < maxBatch {
+		select {
+		case j := <-s.jobs:
+			batch = append(batch, j)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit runs a batch in one transaction, each job in a savepoint of its own.
+func (s *Store) commit(batch []*job) {
+	results := make([]error, len(batch))
+	err := s.transaction(func(ctx context.Context, conn *sql.Conn) error {
+		for i, j := range batch {
+			if _, err := conn.ExecContext(ctx, "SAVEPOINT job"); err != nil {
+				return err
+			}
+			if results[i] = guarded(j.do, Tx{conn}); results[i] != nil {
+				if _, err := conn.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
+					return err
+				}
+			}
+			if _, err := conn.ExecContext(ctx, "RELEASE job"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i, j := range batch {
+		if results[i] == nil {
+			results[i] = err
+		}
+		j.done <- results[i]
+	}
+}
+
+// guarded turns a panic into an error: one request's bug must not end the writer that all others wait for.
+func guarded(do func(Tx) error, tx Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in a database write: %v", p)
+		}
+	}()
+	return do(tx)
+}
+
+func (s *Store) transaction(do func(context.Context, *sql.Conn) error) error {
+	ctx := context.Background()
+	conn, err := s.write.Conn(ctx)
+	if err != nil {
+		return failed("begin", err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return failed("begin", err)
+	}
+	if err := do(ctx, conn); err != nil {
+		_, undo := conn.ExecContext(ctx, "ROLLBACK")
+		return fault.New(fault.IO, "database: write: %w", joinIf(err, undo))
+	}
+	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+		_, _ = conn.ExecContext(ctx, "ROLLBACK") // a failed commit may leave the transaction open
+		return failed("commit", err)
+	}
+	return nil
+}
+
+func joinIf(err, second error) error {
+	if second != nil {
+		return fmt.Errorf("%w (and to undo it: %w)", err, second)
+	}
+	return err
+}
+
+// flush writes the touches. A failure costs nothing but freshness: the machines will be seen again.
+func (s *Store) flush() {
+	s.mu.Lock()
+	touches := s.touches
+	s.touches = map[machineKey]touch{}
+	s.mu.Unlock()
+	if len(touches) == 0 {
+		return
+	}
+	_ = s.transaction(func(ctx context.Context, conn *sql.Conn) error {
+		for k, t := range touches {
+			if _, err := conn.ExecContext(ctx, "UPDATE machines SET last_seen = max(last_seen, ?), address = ? WHERE app = ? AND id = ?",
+				millis(t.seen), t.address, k.app, k.id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// A token is "semper_ID_SECRET": the prefix lets scanners find leaked ones, ID (8 hex digits) finds the row, SECRET is 256 random bits in
+// base64url, of which only the SHA-256 is kept.
+const tokenPrefix = "semper_"
+
+const (
+	tokenIDBytes     = 4
+	tokenSecretBytes = 32
+	maxToken         = 128
+)
+
+// NewToken makes a token with a role and returns it; it cannot be had a second time.
+func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Role, label string, now time.Time) (string, error) {
+	if !role.Valid() {
+		return "", fault.New(fault.Usage, "there is no role %q", role)
+	}
+	bits := make([]byte, tokenIDBytes+tokenSecretBytes)
+	if _, err := io.ReadFull(random, bits); err != nil {
+		return "", fault.New(fault.IO, "draw a token: %w", err)
+	}
+	id := hex.EncodeToString(bits[:tokenIDBytes])
+	secret := base64.RawURLEncoding.EncodeToString(bits[tokenIDBytes:])
+	err := tx.AddToken(ctx, store.Token{ID: id, SHA256: sha256.Sum256([]byte(secret)), Role: role, Label: label, Created: now})
+	return tokenPrefix + id + "_" + secret, err
+}
+
+// errBadToken does not say what was wrong with a token.
+var errBadToken = fault.New(fault.Verification, "a valid token is needed: Authorization: Bearer TOKEN")
+
+// role returns the role of a request's bearer.
+func (s *Server) role(r *http.Request) (fleet.Role, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	rest, ours := strings.CutPrefix(token, tokenPrefix)
+	if !strings.EqualFold(scheme, "Bearer") || !ours || len(token) > maxToken {
+		return "", errBadToken
+	}
+	id, secret, _ := strings.Cut(rest, "_")
+	known, err := s.store.Read().Token(r.Context(), id)
+	if errors.Is(err, store.ErrNotFound) {
+		return "", errBadToken
+	}
+	if err != nil {
+		return "", err
+	}
+	if sum := sha256.Sum256([]byte(secret)); subtle.ConstantTimeCompare(sum[:], known.SHA256[:]) != 1 {
+		return "", errBadToken
+	}
+	return known.Role, nil
+}
+
+// needs lets a request through whose bearer has at least the role need.
+func (s *Server) needs(need fleet.Role, next func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return s.answers(func(w http.ResponseWriter, r *http.Request) error {
+		role, err := s.role(r)
+		if err != nil {
+			return err
+		}
+		if !role.Covers(need) {
+			return httpError{http.StatusForbidden, fault.New(fault.Verification, "the token's role is %s; this needs %s", role, need)}
+		}
+		return next(w, r)
+	})
+}

@@ -1,0 +1,335 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/omaha/server/blobs"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// update answers one Omaha POST.
+func (s *Server) update(w http.ResponseWriter, r *http.Request) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if r.Header.Get("Content-Type") != "" && (err != nil || kind != "text/xml" && kind != "application/xml") {
+		http.Error(w, "an Omaha request has the content type text/xml", http.StatusUnsupportedMediaType)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.cfg.MaxRequest))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			http.Error(w, "the request is too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		http.Error(w, "the request could not be read", http.StatusBadRequest)
+		return
+	}
+	req, err := omaha.DecodeRequest(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	base, err := s.base(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	now := s.cfg.Now().UTC()
+	outcomes, err := s.decide(r.Context(), req, clientAddress(r), now)
+	if err != nil {
+		s.cfg.Log.Error("a machine's request could not be recorded", "error", err)
+		w.Header().Set("Retry-After", "60")
+		http.Error(w, "the server cannot record this now; ask again later", http.StatusServiceUnavailable)
+		return
+	}
+	for i := range outcomes {
+		s.note(&outcomes[i])
+	}
+	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(s.response(outcomes, base, now).Encode()) // a machine that left asks again
+}
+
+func clientAddress(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// outcome is what one application's part of a request leads to.
+type outcome struct {
+	app      *omaha.AppRequest
+	status   omaha.AppStatus
+	machine  fleet.Machine
+	changed  bool // more than when it was seen
+	granted  bool // a new grant
+	events   []fleet.Event
+	failures []fleet.Failure // new ones
+	decision *fleet.Decision // of an update check
+}
+
+// decide finds out what a request leads to, and has it on disk when it returns. A request that changes nothing but when the machine was
+// seen, the usual one, takes no write.
+func (s *Server) decide(ctx context.Context, req *omaha.Request, address string, now time.Time) ([]outcome, error) {
+	outcomes, changed, err := evaluate(ctx, s.store.Read(), req, address, now)
+	if err != nil {
+		return nil, err
+	}
+	if !changed {
+		for i := range outcomes {
+			if m := &outcomes[i].machine; m.ID != "" {
+				s.store.Touch(m.App, m.ID, m.Address, m.LastSeen)
+			}
+		}
+		return outcomes, nil
+	}
+	// What was just read may be stale by now: the writer decides again, alone.
+	ctx = context.WithoutCancel(ctx)
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		if outcomes, _, err = evaluate(ctx, tx, req, address, now); err != nil {
+			return err
+		}
+		for i := range outcomes {
+			if err := outcomes[i].keep(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return outcomes, err
+}
+
+func evaluate(ctx context.Context, tx store.Tx, req *omaha.Request, address string, now time.Time) (out []outcome, changed bool, err error) {
+	for i := range req.Apps {
+		o, err := evaluateApp(ctx, tx, req, &req.Apps[i], address, now)
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, o)
+		changed = changed || o.changed
+	}
+	return out, changed, nil
+}
+
+func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omaha.AppRequest, address string, now time.Time) (outcome, error) {
+	o := outcome{app: app, status: omaha.AppOK}
+	if app.ID == "" {
+		o.status = omaha.AppInvalidID
+		return o, nil
+	}
+	known, err := tx.Application(ctx, normalAppID(app.ID))
+	if errors.Is(err, store.ErrNotFound) {
+		o.status = omaha.AppUnknown
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	before, err := tx.Machine(ctx, known.ID, req.Machine(app))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		before = fleet.Machine{State: fleet.Unknown, StateSince: now, FirstSeen: now}
+	case err != nil:
+		return o, err
+	}
+	m := &o.machine
+	*m = before
+	m.App, m.ID, m.Alias, m.Arch, m.Version, m.Channel = known.ID, req.Machine(app), app.MachineAlias, req.Arch(app), app.Version, app.Track
+	m.BootID, m.Platform, m.FirstVersion = app.BootID, app.OEM, app.AlephVersion
+
+	for _, e := range app.Events {
+		if e.Idle() {
+			continue
+		}
+		o.events = append(o.events, fleet.Event{Event: e, At: now, Version: app.Version})
+		if f := m.Advance(e, now); f != nil {
+			o.failures = append(o.failures, *f)
+		}
+	}
+	if app.UpdateCheck {
+		if err := o.check(ctx, tx, now); err != nil {
+			return o, err
+		}
+	}
+	o.changed = m.ID != "" && (*m != before || len(o.events) > 0)
+	m.Address, m.LastSeen = address, now
+	return o, nil
+}
+
+// check decides on a machine's update check.
+func (o *outcome) check(ctx context.Context, tx store.Tx, now time.Time) error {
+	d, err := question(ctx, tx, &o.machine, o.failures)
+	if err != nil {
+		return err
+	}
+	o.decision = &d
+	if d.Offer != nil {
+		o.granted = o.machine.Grant(d.Offer.Version, now)
+	}
+	return nil
+}
+
+// question gathers what fleet.Decide needs: the machine's channel, and the failures known and new.
+func question(ctx context.Context, tx store.Tx, m *fleet.Machine, fresh []fleet.Failure) (fleet.Decision, error) {
+	var channel *fleet.Channel
+	c, err := tx.Channel(ctx, m.App, m.Channel, m.Arch)
+	switch {
+	case err == nil:
+		channel = &c
+	case !errors.Is(err, store.ErrNotFound):
+		return fleet.Decision{}, err
+	}
+	failures, err := tx.Failures(ctx, m.App, m.ID)
+	if err != nil {
+		return fleet.Decision{}, err
+	}
+	return fleet.Decide(m, channel, append(fresh, failures...)), nil
+}
+
+// keep puts an outcome on record.
+func (o *outcome) keep(ctx context.Context, tx store.Tx) error {
+	m := &o.machine
+	if o.status != omaha.AppOK || m.ID == "" {
+		return nil
+	}
+	if err := tx.PutMachine(ctx, m); err != nil {
+		return err
+	}
+	for i := range o.events {
+		if err := tx.AddEvent(ctx, m.App, m.ID, &o.events[i]); err != nil {
+			return err
+		}
+	}
+	for i := range o.failures {
+		if err := tx.AddFailure(ctx, m.App, m.ID, &o.failures[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// normalAppID brings an id into the form in which it is kept; clients write it with and without braces, in both cases.
+func normalAppID(id string) string {
+	return "{" + strings.ToLower(strings.Trim(id, "{}")) + "}"
+}
+
+// response puts outcomes into words.
+func (s *Server) response(outcomes []outcome, base *url.URL, now time.Time) *omaha.Response {
+	res := &omaha.Response{Server: "semper", ElapsedSeconds: now.Hour()*3600 + now.Minute()*60 + now.Second()}
+	for i := range outcomes {
+		o := &outcomes[i]
+		app := omaha.AppResponse{ID: o.app.ID, Status: o.status}
+		if o.status == omaha.AppOK {
+			app.Ping, app.Events = o.app.Ping, len(o.app.Events)
+			if o.decision != nil {
+				app.UpdateCheck = s.updateResponse(o.decision, base)
+			}
+		}
+		res.Apps = append(res.Apps, app)
+	}
+	return res
+}
+
+func (s *Server) updateResponse(d *fleet.Decision, base *url.URL) *omaha.UpdateResponse {
+	if d.Offer == nil {
+		return &omaha.UpdateResponse{Status: omaha.NoUpdate, PollInterval: s.cfg.PollInterval, Reason: d.Reason}
+	}
+	f := &d.Offer.Payload
+	sum := hex.EncodeToString(f.SHA256[:])
+	return &omaha.UpdateResponse{
+		Status:       omaha.UpdateAvailable,
+		PollInterval: s.cfg.PollInterval,
+		URLs:         []string{base.JoinPath("payloads", sum).String() + "/"},
+		Manifest: &omaha.Manifest{
+			Version:  d.Offer.Version,
+			Packages: []omaha.Package{{Name: f.Name, SHA1: base64.StdEncoding.EncodeToString(f.SHA1[:]), SHA256: sum, Size: f.Size, Required: true}},
+			Actions: []omaha.Action{{
+				Event: omaha.PostInstall, SHA256: base64.StdEncoding.EncodeToString(f.SHA256[:]),
+				// A client's own backoff of days would hide from the fleet's operator what the server decides.
+				DisablePayloadBackoff: true,
+			}},
+		},
+	}
+}
+
+// note logs and counts an outcome, once it is on disk.
+func (s *Server) note(o *outcome) {
+	m := &o.machine
+	for i := range o.events {
+		e := &o.events[i]
+		s.metrics.add("semper_server_events_total", "type", e.Type.String(), "result", e.Result.String())
+		s.cfg.Log.Info("event", "machine", m.ID, "alias", m.Alias, "version", e.Version, "event", e.Sentence())
+	}
+	for i := range o.failures {
+		s.cfg.Log.Warn("version failed and is offered to this machine no more", "machine", m.ID, "alias", m.Alias,
+			"failed", o.failures[i].Version, "reason", o.failures[i].Reason)
+	}
+	if o.decision != nil {
+		s.metrics.add("semper_server_checks_total", "decision", string(o.decision.Cause))
+		if o.granted {
+			s.cfg.Log.Info("granted", "machine", m.ID, "alias", m.Alias, "version", m.Version, "granted", o.decision.Offer.Version)
+		} else {
+			s.cfg.Log.Debug("check", "machine", m.ID, "alias", m.Alias, "version", m.Version, "reason", o.decision.Reason)
+		}
+	}
+	if o.status == omaha.AppUnknown {
+		s.cfg.Log.Warn("unknown application", "application", o.app.ID, "machine", o.app.MachineID)
+	}
+}
+
+// payload serves a release's file.
+func (s *Server) payload(w http.ResponseWriter, r *http.Request) {
+	sum, err := blobs.ParseSum(r.PathValue("sha256"))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	f, err := s.store.Read().Payload(r.Context(), sum, r.PathValue("name"))
+	if errors.Is(err, store.ErrNotFound) {
+		http.NotFound(w, r)
+		return
+	}
+	if err == nil {
+		err = s.serveFile(w, r, f)
+	}
+	if err != nil {
+		s.cfg.Log.Error("payload cannot be served", "sha256", r.PathValue("sha256"), "error", err)
+		http.Error(w, "the payload cannot be read now", http.StatusServiceUnavailable)
+	}
+}
+
+func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, f fleet.File) error {
+	file, err := s.payloads.File(f.SHA256)
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if info.Size() != f.Size {
+		return fault.New(fault.IO, "the file on disk has %d bytes instead of %d", info.Size(), f.Size)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("ETag", `"`+hex.EncodeToString(f.SHA256[:])+`"`)
+	http.ServeContent(newStallWriter(w), r, "", time.Time{}, file)
+	return nil
+}
