@@ -25,7 +25,7 @@ const (
 )
 
 var (
-	nameForm    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,15}$`) // with "PRT#", "_" and a version it must fit a GPT label of 36 characters
+	nameForm    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,15}$`)               // with "PRT#", "_" and a version it must fit a GPT label of 36 characters
 	titleForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._()-]{0,63}$`) // it stands in quotes in os-release, which is shell
 	suiteForm   = regexp.MustCompile(`^[a-z][a-z0-9]{0,31}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]{1,127}$`) // Debian policy 5.6.1

@@ -36,27 +36,30 @@ func Nearest(word string, candidates []string, n int) []string {
 	return names
 }
 
-// distance is the Levenshtein distance of two names, or some number above limit when it exceeds limit.
+// distance is the number of letters to insert, delete, replace or swap with their neighbour to make b of a (optimal string alignment), or some number
+// above limit when it exceeds limit.
 func distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d > limit || -d > limit || len(a) > 128 || len(b) > 128 {
 		return limit + 1
 	}
-	row := make([]int, len(b)+1)
+	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		diagonal, best := row[0], i
+		before, above, row = above, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
-			cost := diagonal
+			cost := above[j-1]
 			if a[i-1] != b[j-1] {
-				cost = 1 + min(diagonal, row[j], row[j-1])
+				cost = 1 + min(cost, above[j], row[j-1])
 			}
-			diagonal, row[j] = row[j], cost
-			best = min(best, cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				cost = min(cost, before[j-2]+1)
+			}
+			row[j] = cost
 		}
-		if best > limit {
+		if min(slices.Min(row), slices.Min(above)) > limit { // a swap looks two rows back
 			return limit + 1
 		}
 	}

@@ -3,6 +3,8 @@ package recipe
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -84,6 +86,11 @@ func Parse(path string, data []byte) (*Recipe, error) {
 	return c.r, nil
 }
 
+// wrongType is the library's message for a value that does not fit its field, which names our types instead of TOML's.
+var wrongType = regexp.MustCompile(`^cannot decode TOML ([a-z]+) into .* of type (string|int|bool|\[\]string)$`)
+
+var typeNames = map[string]string{"string": "a string in quotes", "int": "a whole number", "bool": "true or false", "[]string": "a list of strings"}
+
 // explain turns the TOML library's error into one line with the file, the line and the nearest key.
 func explain(path string, err error) error {
 	var strict *toml.StrictMissingError
@@ -100,6 +107,9 @@ func explain(path string, err error) error {
 	if errors.As(err, &de) {
 		line, _ := de.Position()
 		message := strings.TrimPrefix(de.Error(), "toml: ")
+		if m := wrongType.FindStringSubmatch(message); m != nil {
+			message = fmt.Sprintf("it must be %s, not %s", typeNames[m[2]], m[1])
+		}
 		if key := strings.Join(de.Key(), "."); key != "" {
 			message = key + ": " + message
 		}
