@@ -32,6 +32,7 @@ func run() int {
 
 // verbs lists the commands in the order in which an author meets them.
 var verbs = []func() *cobra.Command{
+	newKeysCommand,
 	newLockCommand,
 	newVMCommand,
 }
