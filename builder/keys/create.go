@@ -30,11 +30,8 @@ type Options struct {
 	Name string    // what the certificates are called, for instance "Semper OS"; "" stands for that
 	Now  time.Time // the certificates' first day
 	Rand io.Reader // serial numbers; the keys themselves always come from the operating system (crypto/rand)
-	Bits Bits      // zero: the sizes of the package's documentation
+	Fast bool      // for tests: RSA-2048 for the certificates and ECDSA P-256 for both payload keys, made in a moment
 }
-
-// Bits are the sizes of the RSA keys; tests make them smaller to be fast.
-type Bits struct{ SecureBoot, Verity, Payload int }
 
 // File is one file that New made.
 type File struct {
@@ -49,8 +46,10 @@ func New(ctx context.Context, dir string, o Options) ([]File, error) {
 	if o.Name == "" {
 		o.Name = "Semper OS"
 	}
-	if o.Bits == (Bits{}) {
-		o.Bits = Bits{SecureBoot: 2048, Verity: 3072, Payload: 4096}
+	verityBits, second := 3072, generator{"RSA-4096", func() (crypto.Signer, error) { return rsa.GenerateKey(o.Rand, 4096) }}
+	first := generator{"ECDSA P-256", func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), o.Rand) }}
+	if o.Fast {
+		verityBits, second = 2048, first
 	}
 	dir = filepath.Clean(dir)
 	if err := checkFree(dir); err != nil {
@@ -67,11 +66,11 @@ func New(ctx context.Context, dir string, o Options) ([]File, error) {
 	defer os.RemoveAll(temp)
 
 	w := &writer{ctx: ctx, dir: temp, options: o}
-	w.pair(secureBoot, " Secure Boot", o.Bits.SecureBoot, "signs systemd-boot and the kernel images",
+	w.pair(secureBoot, " Secure Boot", 2048, "signs systemd-boot and the kernel images",
 		"for the firmware's db variable, and for semper verify --cert")
-	w.pair(verityName, " root hash", o.Bits.Verity, "signs the root hash of every release", "goes into the initrd")
-	w.payload("payload-1", func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), o.Rand) }, "ECDSA P-256")
-	w.payload("payload-2", func() (crypto.Signer, error) { return rsa.GenerateKey(o.Rand, o.Bits.Payload) }, fmt.Sprintf("RSA-%d", o.Bits.Payload))
+	w.pair(verityName, " root hash", verityBits, "signs the root hash of every release", "goes into the initrd")
+	w.payload("payload-1", first)
+	w.payload("payload-2", second)
 	w.file(trustFile, encodeTrust(1), 0o644, "how many payload keys must have signed; goes into the image")
 	w.sync()
 	if w.err != nil {
@@ -144,8 +143,14 @@ func (w *writer) pair(name, subject string, bits int, aboutKey, aboutCert string
 	w.file(name+".crt", certificatePEM(cert), 0o644, aboutCert)
 }
 
-func (w *writer) payload(name string, generate func() (crypto.Signer, error), algorithm string) {
-	key := w.generate(name, generate)
+// generator makes keys of one algorithm.
+type generator struct {
+	algorithm string
+	generate  func() (crypto.Signer, error)
+}
+
+func (w *writer) payload(name string, g generator) {
+	key := w.generate(name, g.generate)
 	if w.err != nil {
 		return
 	}
@@ -154,7 +159,7 @@ func (w *writer) payload(name string, generate func() (crypto.Signer, error), al
 		w.err = fmt.Errorf("make %s.pem: %w", name, err)
 		return
 	}
-	w.private(name, key, algorithm+", signs update payloads and manifest.json")
+	w.private(name, key, g.algorithm+", signs update payloads and manifest.json")
 	w.file(name+".pem", public, 0o644, "goes into the image: machines trust it")
 }
 

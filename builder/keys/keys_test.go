@@ -24,7 +24,7 @@ var options = keys.Options{
 	Name: "Test OS",
 	Now:  time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
 	Rand: rand.Reader,
-	Bits: keys.Bits{SecureBoot: 2048, Verity: 2048, Payload: 2048},
+	Fast: true,
 }
 
 var allFiles = []string{
@@ -250,7 +250,14 @@ func TestLoadRefuses(t *testing.T) {
 		}, "not a PEM file with one"},
 		"certificate rubbish":   {write("verity.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "not an X.509"},
 		"public key is rubbish": {write("payload-1.pem", "x"), "not a PEM file"},
-		"huge file":             {write("verity.crt", strings.Repeat("x", 1<<17)), "not a file of at most"},
+		"RSA-2048 as a payload key": {func(t *testing.T, dir string) {
+			b, err := exec.Command("openssl", "rsa", "-in", filepath.Join(dir, "verity.key"), "-pubout").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			write("payload-3.pem", string(b))(t, dir)
+		}, "payload-3.pem: RSA with 2048 bits"},
+		"huge file": {write("verity.crt", strings.Repeat("x", 1<<17)), "not a file of at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := keystest.Dir(t, "first")

@@ -116,19 +116,31 @@ func readTrust(path string, keys int) (int, error) {
 	return t.Threshold, nil
 }
 
-// checkPublicKey takes ECDSA on P-256 and RSA of 2048 to 4096 bits, which all verifiers of Semper know.
-func checkPublicKey(key crypto.PublicKey) error {
+// checkPayloadKey takes what payloads can be signed with (see package payload): ECDSA on P-256 and RSA of 4096 bits.
+func checkPayloadKey(key crypto.PublicKey) error {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if n := k.N.BitLen(); n < 2048 || n > 4096 {
-			return fault.New(fault.Input, "RSA with %d bits, not 2048 to 4096", n)
+		if n := k.N.BitLen(); n != 4096 {
+			return fault.New(fault.Input, "RSA with %d bits, a payload key has 4096", n)
 		}
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
-			return fault.New(fault.Input, "ECDSA on %s, not P-256", k.Curve.Params().Name)
+			return fault.New(fault.Input, "ECDSA on %s, a payload key is on P-256", k.Curve.Params().Name)
 		}
 	default:
 		return fault.New(fault.Input, "%T is neither RSA nor ECDSA", key)
+	}
+	return nil
+}
+
+// checkCertificateKey takes what firmware and kernel can verify: RSA of 2048 to 4096 bits.
+func checkCertificateKey(key crypto.PublicKey) error {
+	k, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return fault.New(fault.Input, "%T is not an RSA key", key)
+	}
+	if n := k.N.BitLen(); n < 2048 || n > 4096 {
+		return fault.New(fault.Input, "RSA with %d bits, not 2048 to 4096", n)
 	}
 	return nil
 }

@@ -70,9 +70,6 @@ func readPrivateKey(path string) (crypto.Signer, error) {
 	if !ok {
 		return nil, fault.New(fault.Input, "%s: %T cannot sign", path, key)
 	}
-	if err := checkPublicKey(signer.Public()); err != nil {
-		return nil, fault.New(fault.Input, "%s: %w", path, err)
-	}
 	return signer, nil
 }
 
@@ -89,7 +86,7 @@ func readPublicKey(path string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fault.New(fault.Input, "%s: not a public key: %w", path, err)
 	}
-	if err := checkPublicKey(key); err != nil {
+	if err := checkPayloadKey(key); err != nil {
 		return nil, fault.New(fault.Input, "%s: %w", path, err)
 	}
 	return key, nil
@@ -108,7 +105,7 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fault.New(fault.Input, "%s: not an X.509 certificate: %w", path, err)
 	}
-	if err := checkPublicKey(cert.PublicKey); err != nil {
+	if err := checkCertificateKey(cert.PublicKey); err != nil {
 		return nil, fault.New(fault.Input, "%s: %w", path, err)
 	}
 	return cert, nil

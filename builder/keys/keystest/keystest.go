@@ -1,4 +1,4 @@
-// Package keystest makes keys for tests: the same files as package keys, with RSA keys of 2048 bits so that they are there in a moment.
+// Package keystest makes keys for tests: the same files as package keys, made by Options.Fast so that they are there in a moment.
 package keystest
 
 import (
@@ -57,7 +57,7 @@ func create(set string) (map[string][]byte, error) {
 		Name: "Test " + set,
 		Now:  First,
 		Rand: bytes.NewReader(bytes.Repeat([]byte(set+"."), 1<<16)), // only serial numbers come from it
-		Bits: keys.Bits{SecureBoot: 2048, Verity: 2048, Payload: 2048},
+		Fast: true,
 	})
 	if err != nil {
 		return nil, err
