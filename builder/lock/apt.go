@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/semper-os/semper/fault"
@@ -45,11 +46,26 @@ func newAptRoot(dir, release, architecture string, components []string, m Mirror
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	for _, d := range []string{"etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "etc/auth.conf.d", "state/lists/partial", "cache/archives/partial", "log"} {
+	for _, d := range []string{
+		"etc", "etc/apt.conf.d", "etc/preferences.d", "etc/sources.list.d", "etc/auth.conf.d",
+		"state", "state/lists", "state/lists/partial", "cache", "cache/archives", "cache/archives/partial", "log",
+	} {
 		path := filepath.Join(dir, d)
-		if err := os.MkdirAll(path, 0o755); err != nil {
+		if err := os.Mkdir(path, 0o755); err != nil {
 			return nil, err
 		}
+		if err := os.Chmod(path, 0o755); err != nil { // whatever the umask says
+			return nil, err
+		}
+	}
+	// A copy of the keys, because that user may not be let into the folder where they lie. Apt tells armoured keys by the suffix .asc.
+	keyring := filepath.Join(dir, "keys.gpg")
+	if filepath.Ext(o.Keyring) == ".asc" {
+		keyring = filepath.Join(dir, "keys.asc")
+	}
+	keys, err := os.ReadFile(o.Keyring)
+	if err != nil {
+		return nil, err
 	}
 	var conf strings.Builder
 	set := func(key, value string) { fmt.Fprintf(&conf, "%s %q;\n", key, value) }
@@ -69,7 +85,7 @@ func newAptRoot(dir, release, architecture string, components []string, m Mirror
 	set("APT::Update::Error-Mode", "any")   // else a suite that cannot be fetched is only a warning
 	set("Acquire::Languages", "none")
 	set("Acquire::GzipIndexes", "false")
-	set("Acquire::Retries", "3")
+	set("Acquire::Retries", strconv.Itoa(3-o.fewerRetries))
 	set("Acquire::http::Timeout", "30")
 	set("Acquire::https::Timeout", "30")
 	if o.AllowExpired {
@@ -86,11 +102,14 @@ func newAptRoot(dir, release, architecture string, components []string, m Mirror
 		if s.from == Security {
 			base = m.Security
 		}
-		fmt.Fprintf(&list, "deb [signed-by=%s] %s %s %s\n", o.Keyring, base, s.name, strings.Join(components, " "))
+		fmt.Fprintf(&list, "deb [signed-by=%s] %s %s %s\n", keyring, base, s.name, strings.Join(components, " "))
 	}
-	for name, text := range map[string]string{"apt.conf": conf.String(), "etc/sources.list": list.String(), "status": ""} {
+	for name, text := range map[string]string{"apt.conf": conf.String(), "etc/sources.list": list.String(), "status": "", filepath.Base(keyring): string(keys)} {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return nil, err
+		}
+		if err := os.Chmod(path, 0o644); err != nil { // whatever the umask says
 			return nil, err
 		}
 	}
@@ -137,6 +156,10 @@ func complaints(stderr string) string {
 		if strings.HasPrefix(l, "E: ") || strings.HasPrefix(l, "W: ") {
 			list = append(list, strings.TrimSpace(l[3:]))
 		}
+	}
+	const few = 3
+	if more := len(list) - few; more > 0 {
+		list = append(list[:few], fmt.Sprintf("and %d more complaints", more))
 	}
 	s := strings.Join(list, "; ")
 	if s == "" {
