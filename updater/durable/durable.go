@@ -126,6 +126,51 @@ func ReadJSON(f Folder, name string, v any) (bool, error) {
 	return true, nil
 }
 
+// At returns a Folder that opens the directory at path anew for each of its methods, so that nothing keeps its file system busy in between: the ESP
+// is mounted only while somebody uses it.
+func At(path string) Folder { return at(path) }
+
+type at string
+
+// in calls do with the directory open.
+func in[T any](a at, do func(*Dir) (T, error)) (T, error) {
+	d, err := OpenDir(string(a))
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	defer d.Close()
+	return do(d)
+}
+
+func (a at) Names() ([]string, error) { return in(a, (*Dir).Names) }
+func (a at) Free() (int64, error)     { return in(a, (*Dir).Free) }
+func (a at) Open(name string) (File, error) {
+	return in(a, func(d *Dir) (File, error) { return d.Open(name) })
+}
+func (a at) Edit(name string) (File, error) {
+	return in(a, func(d *Dir) (File, error) { return d.Edit(name) })
+}
+
+func (a at) Create(name string) (File, error) {
+	return in(a, func(d *Dir) (File, error) { return d.Create(name) })
+}
+
+func (a at) Rename(oldName, newName string) error {
+	_, err := in(a, func(d *Dir) (struct{}, error) { return struct{}{}, d.Rename(oldName, newName) })
+	return err
+}
+
+func (a at) Remove(name string) error {
+	_, err := in(a, func(d *Dir) (struct{}, error) { return struct{}{}, d.Remove(name) })
+	return err
+}
+
+func (a at) Sync() error {
+	_, err := in(a, func(d *Dir) (struct{}, error) { return struct{}{}, d.Sync() })
+	return err
+}
+
 // Dir is a Folder of the real file system.
 type Dir struct {
 	root *os.Root

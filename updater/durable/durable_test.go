@@ -51,6 +51,39 @@ func TestWriteAndRead(t *testing.T) {
 	}
 }
 
+func TestAt(t *testing.T) {
+	_, path := open(t)
+	f := At(path)
+	if err := Write(f, "x", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.Edit("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.WriteAt([]byte("2"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(f, "x", 10); err != nil || string(got) != "2" {
+		t.Errorf("content %q, %v", got, err)
+	}
+	if free, err := f.Free(); err != nil || free <= 0 {
+		t.Errorf("free %d, %v", free, err)
+	}
+	if err := f.Remove("x"); err != nil {
+		t.Error(err)
+	}
+	if names, err := f.Names(); err != nil || len(names) != 0 {
+		t.Errorf("names %q, %v", names, err)
+	}
+	if _, err := At(path + "/missing").Names(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing folder: %v", err)
+	}
+}
+
 func TestReadLimits(t *testing.T) {
 	d, path := open(t)
 	if err := os.WriteFile(filepath.Join(path, "x"), []byte("12345"), 0o600); err != nil {

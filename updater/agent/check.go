@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/omaha/client"
+	"github.com/semper-os/semper/updater/wire"
+)
+
+// errNoServer is the answer to a check on a machine without a server.
+var errNoServer = fault.New(fault.Input, "no update server is set: write server = \"http://HOST/v1/update\" into a file in /etc/semper/update.d and restart semperd")
+
+// check asks the server, and installs what it offers. Checked, if not nil, is told the answer as soon as it is there. The result is a sentence.
+func (a *Agent) check(ctx context.Context, source client.Source, checked func(string, error)) (string, error) {
+	if checked == nil {
+		checked = func(string, error) {}
+	}
+	before := a.state.State
+	a.enter(StateChecking, "asking the update server")
+	events := a.state.outbox()
+	answer, err := a.o.Server.Check(ctx, a.machine(), source, events...)
+	if err != nil {
+		a.checkFailed(err)
+		a.enter(before, "the check failed")
+		checked("", err)
+		return "", err
+	}
+	a.delivered(len(events))
+	a.retries = 0
+	text, verdict := a.judge(answer)
+	a.change(func(s *State) {
+		s.LastCheck, s.CheckResult = a.now(), text
+		if e := s.LastError; e != nil && e.Version == "" {
+			s.LastError = nil // it was about reaching the server
+		}
+	})
+	interval := a.o.Settings.PollInterval
+	if answer.PollInterval > 0 {
+		interval = max(answer.PollInterval, minServerGap)
+	}
+	a.schedule(interval)
+	a.o.Log.Info("checked", "answer", text, "next", a.state.NextCheck)
+	checked(text, nil)
+	switch verdict {
+	case install:
+		return a.update(ctx, *answer.Update)
+	case blocked:
+		err = fault.New(fault.Verification, "%s", text)
+		text = ""
+	}
+	a.enter(before, "asked the update server")
+	return text, err
+}
+
+func (a *Agent) checkFailed(err error) {
+	a.retries++
+	a.problem("", err)
+	wait := a.backoff(firstRetry, a.retries)
+	var status *client.StatusError
+	if errors.As(err, &status) {
+		wait = max(wait, status.RetryAfter)
+	}
+	a.change(func(s *State) {
+		s.LastCheck, s.CheckResult, s.NextCheck = a.now(), "failed: "+clip(err.Error(), 500), a.now().Add(wait)
+	})
+}
+
+// verdict is what to do about an answer.
+type verdict int
+
+const (
+	nothing verdict = iota
+	install
+	blocked // there is an update, but it failed here before
+)
+
+// judge puts an answer into words and says what to do.
+func (a *Agent) judge(answer client.Answer) (string, verdict) {
+	u := answer.Update
+	switch {
+	case u == nil && answer.Reason != "":
+		return "no update: " + clip(answer.Reason, 500), nothing
+	case u == nil:
+		return "no update", nothing
+	case u.Version == a.slots.Version:
+		return fmt.Sprintf("the server offers %s, which runs", u.Version), nothing
+	case a.slots.Pending != nil && a.slots.Pending.Version == u.Version:
+		return fmt.Sprintf("the server offers %s, which is installed and waits for a reboot", u.Version), nothing
+	}
+	if f := a.state.failed(u.Version, a.slots.Version); f != nil {
+		return fmt.Sprintf("the server offers %s, which failed here on %s and is not tried again: %s", u.Version, f.At.Format(time.DateTime+" UTC"), f.Reason), blocked
+	}
+	return fmt.Sprintf("the server offers %s", u.Version), install
+}
+
+// update downloads and installs u. Failures are reported, and remembered where the same would happen again.
+func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
+	a.change(func(s *State) { s.Target = u.Version })
+	defer a.change(func(s *State) { s.Target = "" })
+	a.enter(StateDownloading, "version "+u.Version)
+	err := a.install(ctx, u)
+	if err == nil {
+		a.change(func(s *State) {
+			s.post(omaha.Installed(u.Version))
+			s.forgive(u.Version)
+			s.LastError = nil
+		})
+		a.enter(StatePending, "version "+u.Version+" is installed")
+		if !a.look(ctx) {
+			return "", fmt.Errorf("version %s is installed, but then: %w", u.Version, a.slotsErr)
+		}
+		return fmt.Sprintf("version %s is installed and waits for a reboot", u.Version), nil
+	}
+	err = fmt.Errorf("update to %s: %w", u.Version, err)
+	if ctx.Err() != nil { // semperd is being stopped: nothing failed, the download goes on at the next start
+		a.schedule(0)
+		return "", err
+	}
+	a.problem(u.Version, err)
+	code := codeOf(err)
+	a.change(func(s *State) {
+		s.post(omaha.Failed(u.Version, code, err.Error()))
+		s.note(a.now(), StateIdle, err.Error())
+		if lasting(err) {
+			s.fail(Failed{Version: u.Version, Reason: clip(err.Error(), 1000), Code: int(code), At: a.now(), Running: a.slots.Version})
+		}
+	})
+	if !lasting(err) {
+		a.retries++
+		a.change(func(s *State) { s.NextCheck = a.now().Add(a.backoff(firstRetry, a.retries)) })
+	}
+	a.look(ctx) // a pending update that was there before may be gone
+	if a.slots.Pending != nil {
+		a.enter(StatePending, "version "+a.slots.Pending.Version+" is installed")
+	} else {
+		a.enter(StateIdle, "the update to "+u.Version+" failed")
+	}
+	a.nextReport = time.Time{}
+	return "", err
+}
+
+// lasting reports whether the same update would fail again: the payload itself was refused, not its transport.
+func lasting(err error) bool {
+	var w *wire.Error
+	if errors.As(err, &w) {
+		return !w.Failure.Busy && fault.KindOf(err) != fault.IO && fault.KindOf(err) != fault.Network && fault.KindOf(err) != fault.Internal
+	}
+	var own *coded
+	return errors.As(err, &own) && !own.code.Passing()
+}

@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/updater/wire"
+)
+
+const (
+	// roundTries is how often all URLs are tried in vain, that is without a single new byte, before the attempt counts as failed.
+	roundTries = 5
+	// stallLimit is how long a download may stand still.
+	stallLimit = 90 * time.Second
+	// pieceSize is what is handed over at once.
+	pieceSize = wire.MaxFrame
+)
+
+// Progress is how far the current installation is.
+type Progress struct {
+	Version string `json:"version"`
+	Done    int64  `json:"done"`  // bytes of the payload
+	Total   int64  `json:"total"` // bytes of the payload
+	URL     string `json:"url"`
+}
+
+// install brings payload u into the idle slot.
+func (a *Agent) install(ctx context.Context, u omaha.Payload) error {
+	if u.Size > a.o.Settings.MaxPayload {
+		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.o.Settings.MaxPayload), omaha.CodePayloadSize}
+	}
+	defer a.setProgress(Progress{})
+	d := download{a: a, u: u, begin: wire.Begin{SHA256: hex.EncodeToString(u.SHA256[:]), Size: u.Size, Version: u.Version}}
+	return d.run(ctx)
+}
+
+func (a *Agent) setProgress(p Progress) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.progress = p
+}
+
+// download is one attempt at a payload, over several connections.
+type download struct {
+	a     *Agent
+	u     omaha.Payload
+	begin wire.Begin
+
+	announced bool // the server knows that the download started
+	moved     bool // the last connection brought new bytes
+}
+
+// run tries one URL after the other. A URL whose bytes were refused is not asked again; the others are, with growing waits, as long as there is progress
+// now and then.
+func (d *download) run(ctx context.Context) error {
+	urls := d.u.URLs
+	var refused error // why a URL was given up
+	for vain := 0; ; {
+		var last error
+		for i := 0; i < len(urls); i++ {
+			d.moved = false
+			err := d.fetch(ctx, urls[i])
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			d.a.o.Log.Warn("download", "version", d.u.Version, "url", urls[i], "error", err)
+			if d.moved {
+				vain = 0
+			}
+			last = err
+			if !lasting(err) {
+				continue
+			}
+			if !mirror(err) {
+				return err
+			}
+			refused = err
+			urls = append(urls[:i:i], urls[i+1:]...)
+			i--
+		}
+		if len(urls) == 0 {
+			return refused
+		}
+		if vain++; vain >= roundTries {
+			if refused != nil {
+				return refused
+			}
+			return last
+		}
+		if err := d.a.o.Clock.Sleep(ctx, d.a.backoff(downloadRetry, vain)); err != nil {
+			return err
+		}
+	}
+}
+
+// mirror reports whether another URL may have better bytes: what arrived is not what was announced or signed. A refusal by policy is the same from
+// everywhere.
+func mirror(err error) bool {
+	code := codeOf(err).Base()
+	return code != omaha.CodeIgnoredByPolicy && code != omaha.CodeDeferredByPolicy
+}
+
+// fetch downloads from one URL what semper-installd does not have yet, and finishes the installation.
+func (d *download) fetch(ctx context.Context, url string) error {
+	inst, err := d.a.o.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer inst.Close()
+	stop := context.AfterFunc(ctx, func() { inst.Close() })
+	defer stop()
+	offset, err := inst.Begin(d.begin)
+	if err != nil {
+		return err
+	}
+	if !d.announced {
+		d.announced = true
+		d.a.tell(ctx, omaha.DownloadStarted(d.u.Version))
+	}
+	d.a.setProgress(Progress{Version: d.u.Version, Done: offset, Total: d.u.Size, URL: url})
+	if offset < d.u.Size {
+		if err := d.stream(ctx, url, offset, inst); err != nil {
+			// Hanging up would end the session too, but not before the next one is asked for. After a refusal there is none any more.
+			_ = inst.Abort()
+			return err
+		}
+	}
+	d.a.tell(ctx, omaha.DownloadFinished(d.u.Version))
+	d.a.enter(StateInstalling, "version "+d.u.Version)
+	if err := inst.Finish(); err != nil {
+		d.a.enter(StateDownloading, "version "+d.u.Version)
+		return err
+	}
+	return nil
+}
+
+// tell reports an event that may get lost.
+func (a *Agent) tell(ctx context.Context, e omaha.Event) {
+	limited, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	events := append(a.state.outbox(), e)
+	if err := a.o.Server.Report(limited, a.machine(), events...); err != nil {
+		a.o.Log.Warn("report", "event", e.Sentence(), "error", err)
+		return
+	}
+	a.delivered(len(events) - 1)
+}
+
+// stream passes the payload's bytes from offset on to inst.
+func (d *download) stream(ctx context.Context, url string, offset int64, inst Installer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stalled := time.AfterFunc(stallLimit, func() {
+		cancel(fault.New(fault.Network, "%s: no data for %s", url, stallLimit))
+	})
+	defer stalled.Stop()
+	body, err := d.get(ctx, url, offset, stalled)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	defer body.Close()
+	buf := make([]byte, pieceSize)
+	for offset < d.u.Size {
+		n, err := io.ReadFull(body, buf[:min(int64(len(buf)), d.u.Size-offset)])
+		if n > 0 {
+			stalled.Stop() // the disk may take its time
+			if err := inst.Data(buf[:n]); err != nil {
+				return err
+			}
+			stalled.Reset(stallLimit)
+			d.moved = true
+			offset += int64(n)
+			d.a.setProgress(Progress{Version: d.u.Version, Done: offset, Total: d.u.Size, URL: url})
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = fmt.Errorf("the transfer ended after %d of %d bytes", offset, d.u.Size)
+			}
+			return cause(ctx, fault.New(fault.Network, "%s: %w", url, err))
+		}
+	}
+	return nil
+}
+
+// alive restarts the stall timer with each byte that arrives.
+type alive struct {
+	io.ReadCloser
+	stalled *time.Timer
+}
+
+func (r alive) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if n > 0 {
+		r.stalled.Reset(stallLimit)
+	}
+	return n, err
+}
+
+// cause prefers the reason for which a context was cancelled.
+func cause(ctx context.Context, err error) error {
+	if c := context.Cause(ctx); c != nil && !errors.Is(c, context.Canceled) {
+		return c
+	}
+	return err
+}
+
+// get opens url at offset. A server that ignores ranges sends everything, and what is known already is skipped.
+func (d *download) get(ctx context.Context, url string, offset int64, stalled *time.Timer) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, &coded{fault.New(fault.Input, "payload address: %w", err), omaha.CodeResponseHandler}
+	}
+	req.Header.Set("User-Agent", d.a.o.Machine.UserAgent)
+	req.Header.Set("Accept-Encoding", "identity") // the bytes are counted and hashed as they are stored
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	res, err := d.a.o.HTTP.Do(req)
+	if err != nil {
+		return nil, fault.Wrap(fault.Network, err)
+	}
+	body := alive{res.Body, stalled}
+	err = func() error {
+		switch res.StatusCode {
+		case http.StatusOK:
+			if res.ContentLength >= 0 && res.ContentLength != d.u.Size {
+				return wrongSize(url, res.ContentLength, d.u.Size)
+			}
+			if _, err := io.CopyN(io.Discard, body, offset); err != nil {
+				return fault.New(fault.Network, "%s: skip to byte %d: %w", url, offset, err)
+			}
+			return nil
+		case http.StatusPartialContent:
+			got, want := strings.TrimSpace(res.Header.Get("Content-Range")), fmt.Sprintf("bytes %d-%d/%d", offset, d.u.Size-1, d.u.Size)
+			if _, total, ok := strings.Cut(got, "/"); ok {
+				if n, err := strconv.ParseInt(total, 10, 64); err == nil && n != d.u.Size {
+					return wrongSize(url, n, d.u.Size)
+				}
+			}
+			if offset == 0 || got != want {
+				return fault.New(fault.Network, "%s: the server sent range %.80q, want %q", url, got, want)
+			}
+			return nil
+		case http.StatusRequestedRangeNotSatisfiable:
+			return &coded{fault.New(fault.Verification, "%s: the server says that it has less than the %d bytes that were announced", url, d.u.Size), omaha.CodePayloadSize}
+		default:
+			return fault.New(fault.Network, "%s: the server answered %.80q", url, res.Status)
+		}
+	}()
+	if err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return body, nil
+}
+
+// wrongSize is not a transfer that broke off: the server itself says that it has another file than the one announced.
+func wrongSize(url string, have, announced int64) error {
+	return &coded{fault.New(fault.Verification, "%s: the file has %d bytes, %d were announced", url, have, announced), omaha.CodePayloadSize}
+}

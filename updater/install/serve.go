@@ -1,0 +1,107 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/updater/wire"
+)
+
+// maxConnections bounds how many peers are served at once; semperd needs one.
+const maxConnections = 8
+
+// Server answers connections on the installer's socket.
+type Server struct {
+	Core *Core
+	// Allowed are the user ids that may connect, semperd's and root's.
+	Allowed []uint32
+	// Idle is how long Serve waits without a connection before it returns; the service manager starts the program again when it is needed.
+	Idle time.Duration
+	Log  *slog.Logger
+}
+
+// Serve accepts connections until ctx ends or nobody has been connected for the idle time. It returns when all sessions have ended: a running one
+// is interrupted, which leaves a checkpoint.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+
+	var mu sync.Mutex
+	open := map[net.Conn]bool{}
+	context.AfterFunc(ctx, func() {
+		l.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		for c := range open {
+			c.Close()
+		}
+	})
+	idle := time.AfterFunc(s.Idle, stop)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fault.New(fault.IO, "accept: %w", err)
+			}
+			s.Log.Warn("accept", "error", err)
+			select { // out of file descriptors, for instance: not in a tight loop
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		if err := s.admit(conn); err != nil {
+			s.Log.Warn("connection refused", "error", err)
+			conn.Close()
+			continue
+		}
+		mu.Lock()
+		if len(open) >= maxConnections || ctx.Err() != nil {
+			mu.Unlock()
+			conn.Close()
+			continue
+		}
+		open[conn] = true
+		idle.Stop()
+		mu.Unlock()
+		wg.Go(func() {
+			if err := wire.Serve(conn, s.Core.Handler()); err != nil && ctx.Err() == nil {
+				s.Log.Warn("connection", "error", err)
+			}
+			conn.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			delete(open, conn)
+			if len(open) == 0 {
+				idle.Reset(s.Idle)
+			}
+		})
+	}
+}
+
+// admit asks the kernel who is calling.
+func (s *Server) admit(conn net.Conn) error {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fault.New(fault.Internal, "not a Unix socket")
+	}
+	uid, err := wire.Peer(c)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(s.Allowed, uid) {
+		return fault.New(fault.Verification, "user %d may not talk to the installer", uid)
+	}
+	return nil
+}
