@@ -1,12 +1,32 @@
-// Package layout knows Semper's disk: partition order, types, labels, slots.
+// Package layout knows Semper's disk: which partitions there are, and which of them are the slots of the system.
+//
+// The disk has a GPT and sectors of 512 bytes. Partitions start at multiples of 1 MiB, but for the first:
+//
+//	number  plan's name    label                 holds
+//	1       bios           bios                  room for a BIOS boot loader, sectors 34 to 2047
+//	2       esp            esp                   EFI system partition, FAT32
+//	3       root-a         semper_<version>      slot A: root file system
+//	4       verity-a       the same              dm-verity superblock and tree, with room for a full slot
+//	5       verity-sig-a   the same              signature of the root hash, 1 MiB
+//	6, 7, 8 root-b …       the same or _empty    slot B
+//	9                      var                   /var, made at first boot on all the room that is left
+//
+// The labels of a slot tell its state: "_empty", "PRT#semper_<version>" while it is being written, "semper_<version>" once it
+// is complete. Types and the PARTUUIDs of root and verity follow the UAPI Discoverable Partitions Specification: they are the
+// two halves of the root hash, so that a kernel command line with roothash= finds its slot on any disk.
+// The other PARTUUIDs of slots are custom (version 8) UUIDs: that of a signature is derived from the root hash, those of a
+// slot without a root hash from the disk's GUID and the partition's number.
+//
+// Everything here edits a gpt.Table in memory; (*gpt.Table).Write makes it durable.
 package layout
 
 import (
+	"crypto/sha256"
+
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/partitions/bootentry"
 	"github.com/semper-os/semper/partitions/gpt"
 )
-
-var errNotBuilt = fault.New(fault.Internal, "layout: not built")
 
 // Labels of partitions.
 const (
@@ -14,113 +34,47 @@ const (
 	LabelESP        = "esp"
 	LabelEmpty      = "_empty"
 	LabelVar        = "var"
-	LabelVarPartial = "PRT#var"
+	LabelVarPartial = "PRT#var" // made, its file system not yet
+
+	imageName     = "semper"
+	prefixSlot    = imageName + "_"
+	prefixPartial = "PRT#" + prefixSlot
 )
 
-// Part is one partition of a plan.
-type Part struct {
-	Number     int
-	Label      string // "bios", "esp", "root-a", "verity-a", "verity-sig-a", "root-b", … (names within the plan, not GPT labels)
-	Type       gpt.GUID
-	First      uint64 // sector
-	Last       uint64 // sector, inclusive
-	Attributes uint64
+// MaxVersion is the most characters of a version: what a label of 36 leaves behind "PRT#semper_".
+const MaxVersion = gpt.NameUnits - len(prefixPartial)
+
+// CheckVersion reports why a version cannot name a slot and a boot entry: see bootentry.CheckVersion, and it has at most
+// MaxVersion characters.
+func CheckVersion(version string) error {
+	if err := bootentry.CheckVersion(version); err != nil {
+		return err
+	}
+	if len(version) > MaxVersion {
+		return fault.New(fault.Input, "version %q: at most %d characters fit into a partition label", version, MaxVersion)
+	}
+	return nil
 }
 
-// Offset and Size are in bytes.
-func (p Part) Offset() int64 { return int64(p.First) * gpt.SectorSize }
-
-// Size returns the length in bytes.
-func (p Part) Size() int64 { return int64(p.Last-p.First+1) * gpt.SectorSize }
-
-// Plan is the layout of a released disk.
-type Plan struct {
-	Arch     string
-	Parts    []Part
-	DiskSize int64 // bytes
+// PartUUIDs returns the PARTUUIDs of the root and the verity partition that a root hash names.
+func PartUUIDs(rootHash [32]byte) (root, verity gpt.GUID) {
+	return gpt.GUID(rootHash[:16]), gpt.GUID(rootHash[16:])
 }
 
-// NewPlan lays out a disk.
-func NewPlan(slotSize, espSize int64, arch string) (Plan, error) { return Plan{}, errNotBuilt }
-
-// Part returns the partition with a plan label.
-func (p Plan) Part(label string) Part { return Part{} }
-
-// NewTable returns the table of a released disk: slot A filled, slot B empty. guid gives the identifiers of "disk", "bios", "esp".
-func NewTable(p Plan, version string, rootHash [32]byte, guid func(label string) [16]byte) (*gpt.Table, error) {
-	return nil, errNotBuilt
+// SigUUID returns the PARTUUID of the signature partition for a root hash.
+func SigUUID(rootHash [32]byte) gpt.GUID {
+	return derive("semper verity-sig", rootHash[:])
 }
 
-// PartUUIDs returns the PARTUUIDs of root and verity.
-func PartUUIDs(rootHash [32]byte) (root, verity gpt.GUID) { return gpt.GUID{}, gpt.GUID{} }
-
-// SigUUID returns the PARTUUID of the signature partition.
-func SigUUID(rootHash [32]byte) gpt.GUID { return gpt.GUID{} }
-
-// CheckVersion reports why a version cannot name a slot and a boot entry.
-func CheckVersion(version string) error { return errNotBuilt }
-
-// Name of a slot: "A" or "B".
-type Name string
-
-// The slots.
-const (
-	A Name = "A"
-	B Name = "B"
-)
-
-// State of a slot.
-type State uint8
-
-// States.
-const (
-	Empty State = iota
-	Writing
-	Complete
-)
-
-// Slot is three partitions.
-type Slot struct {
-	Name     Name
-	State    State
-	Version  string   // of Writing and Complete
-	RootHash [32]byte // of Complete
-	Root     int      // partition numbers
-	Verity   int
-	Sig      int
+// emptyUUID returns the PARTUUID of a slot's partition while no root hash belongs to it.
+func emptyUUID(disk gpt.GUID, number int) gpt.GUID {
+	return derive("semper empty slot", append(disk[:], byte(number)))
 }
 
-// Slots finds A and B.
-func Slots(t *gpt.Table) ([2]Slot, error) { return [2]Slot{}, errNotBuilt }
-
-// Running returns the slot with the running root hash.
-func Running(t *gpt.Table, running [32]byte) (Slot, error) { return Slot{}, errNotBuilt }
-
-// Idle returns the other slot.
-func Idle(t *gpt.Table, running [32]byte) (Slot, error) { return Slot{}, errNotBuilt }
-
-// FindByRootHash finds a slot by the PARTUUIDs.
-func FindByRootHash(t *gpt.Table, rootHash [32]byte) (Slot, error) { return Slot{}, errNotBuilt }
-
-// MarkWriting labels a slot PRT#semper_VERSION and takes away its PARTUUIDs.
-func MarkWriting(t *gpt.Table, slot Name, running [32]byte, version string) error { return errNotBuilt }
-
-// MarkComplete labels a slot semper_VERSION and gives it the PARTUUIDs.
-func MarkComplete(t *gpt.Table, slot Name, running [32]byte, version string, rootHash [32]byte) error {
-	return errNotBuilt
+func derive(what string, from []byte) gpt.GUID {
+	sum := sha256.Sum256(append([]byte(what+"\x00"), from...))
+	g := gpt.GUID(sum[:16])
+	g[6] = g[6]&0x0f | 0x80
+	g[8] = g[8]&0x3f | 0x80
+	return g
 }
-
-// MarkEmpty labels a slot _empty.
-func MarkEmpty(t *gpt.Table, slot Name, running [32]byte) error { return errNotBuilt }
-
-// Var finds /var's partition: its number (0: none), and whether its file system exists.
-func Var(t *gpt.Table) (number int, ready bool, err error) { return 0, false, errNotBuilt }
-
-// AddVar adds PRT#var up to the end of a disk of diskSize bytes.
-func AddVar(t *gpt.Table, guid gpt.GUID, diskSize int64) (number int, err error) { return 0, errNotBuilt }
-
-// VarReady renames PRT#var to var.
-func VarReady(t *gpt.Table) error { return errNotBuilt }
-
-// GrowVar grows var to the end of a disk of diskSize bytes.
-func GrowVar(t *gpt.Table, diskSize int64) (grown bool, err error) { return false, errNotBuilt }
