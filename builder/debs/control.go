@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -21,11 +20,10 @@ import (
 // A .deb is an ar archive (deb(5)) with the members debian-binary, control.tar.* and data.tar.*, in this order.
 const (
 	arMagic     = "!<arch>\n"
-	arHeader    = 60 // name 16, date 12, uid 6, gid 6, mode 8, size 10, and "`\n"
-	maxControl  = 16 << 20
+	arHeader    = 60       // name 16, date 12, uid 6, gid 6, mode 8, size 10, and "`\n"
+	maxControl  = 16 << 20 // of control.tar.*, compressed
+	maxUnpacked = 4 << 20  // of control.tar, up to the control file; it comes before all that is long
 	maxStanza   = 1 << 20
-	maxUnpacked = 64 << 20
-	maxDict     = 64 << 20
 )
 
 // Control returns the control file of a .deb: one stanza that ends with a newline. Errors are of kind Input.
@@ -87,13 +85,13 @@ func stanza(r io.Reader, suffix string) (string, error) {
 		}
 		r = z
 	case ".xz":
-		z, err := xz.ReaderConfig{DictCap: maxDict}.NewReader(r)
+		z, err := newXZReader(r)
 		if err != nil {
 			return "", err
 		}
 		r = z
 	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxUnpacked), zstd.WithDecoderMaxWindow(maxDict))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(64<<20))
 		if err != nil {
 			return "", err
 		}

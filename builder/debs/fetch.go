@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -44,7 +45,8 @@ func NewFetcher(m lock.Mirrors) *Fetcher {
 	return &Fetcher{
 		mirrors: m,
 		client: &http.Client{Transport: &http.Transport{
-			Proxy:                 proxy(m),
+			Proxy:                 proxyFor(m),
+			DialContext:           (&net.Dialer{Timeout: 30 * time.Second}).DialContext,
 			MaxConnsPerHost:       connections,
 			MaxIdleConnsPerHost:   connections,
 			IdleConnTimeout:       30 * time.Second,
@@ -57,7 +59,7 @@ func NewFetcher(m lock.Mirrors) *Fetcher {
 	}
 }
 
-func proxy(m lock.Mirrors) func(*http.Request) (*url.URL, error) {
+func proxyFor(m lock.Mirrors) func(*http.Request) (*url.URL, error) {
 	return func(r *http.Request) (*url.URL, error) {
 		switch p := m.Proxies[r.URL.Scheme]; p {
 		case "":
