@@ -27,6 +27,9 @@
 // The specification is Google's "Omaha Protocol v3" with the attributes that update_engine and go-omaha added; elements and attributes
 // that this package does not know are skipped, as the specification asks.
 //
+// The package's hash_sha256 is in hex, as Nebraska writes it and Flatcar's downloader of extensions reads it; go-omaha's own verification
+// of a package would want base64. The hash that update clients believe is the action's.
+//
 // # Extensions
 //
 // Attributes that other clients and servers ignore:
