@@ -198,6 +198,7 @@ func (a *Applier) begin(md *metadata) error {
 	a.size = int64(len(md.raw))
 	a.fileHash.Write(md.raw)
 	a.signedHash.Write(md.signed())
+	a.ops.reserve(m)
 	return nil
 }
 

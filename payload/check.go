@@ -33,7 +33,7 @@ func Check(ctx context.Context, r io.Reader, size int64, trust Trust, got func(n
 	file, signed := sha256.New(), sha256.New()
 	file.Write(md.raw)
 	signed.Write(md.signed())
-	var x executor
+	var x executor // only to read: nothing is decoded
 	for i := range m.operations {
 		op := &m.operations[i]
 		blob, err := x.read(ctx, r, &m.Partitions[op.partition], i, op, got)

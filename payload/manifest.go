@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/semper-os/semper/partitions/verity"
 	"github.com/semper-os/semper/payload/updatemetadata"
 )
 
@@ -19,12 +20,10 @@ type Image struct {
 }
 
 // Verity is all that it takes to compute the dm-verity superblock and hash tree of a partition, and the root hash that must come out.
-// Only SHA-256, blocks of 4096 bytes and hash type 1 are supported.
+// Only SHA-256, blocks of 4096 bytes and hash type 1 are supported; the data blocks are always the whole partition.
 type Verity struct {
-	RootHash   [sha256.Size]byte
-	Salt       []byte   // at most 256 bytes
-	UUID       [16]byte // of the superblock, in text order
-	DataBlocks uint64   // of 4096 bytes; always the whole partition
+	RootHash   verity.RootHash
+	Superblock verity.Superblock
 }
 
 // Manifest is a payload's validated table of contents.
@@ -109,7 +108,7 @@ func (m *Manifest) encode(signaturesSize int) ([]byte, error) {
 		}
 		if v := part.Verity; v != nil {
 			u.Verity = &updatemetadata.Verity{
-				RootHash: v.RootHash[:], Salt: v.Salt, SuperblockUuid: v.UUID[:], DataBlocks: proto.Uint64(v.DataBlocks),
+				RootHash: v.RootHash[:], Salt: v.Superblock.Salt, SuperblockUuid: v.Superblock.UUID[:], DataBlocks: proto.Uint64(v.Superblock.DataBlocks),
 				DataBlockSize: proto.Uint32(BlockSize), HashBlockSize: proto.Uint32(BlockSize), Algorithm: proto.String("sha256"), HashType: proto.Uint32(1),
 			}
 		}

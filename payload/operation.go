@@ -16,6 +16,18 @@ type executor struct {
 	dec     *zstd.Decoder
 }
 
+// reserve makes room for the largest operation of a payload at once, rather than growing from each to a larger one.
+func (x *executor) reserve(m *Manifest) {
+	var in, out int64
+	for i := range m.operations {
+		in = max(in, m.operations[i].length)
+		if m.operations[i].kind == opZstd {
+			out = max(out, m.operations[i].size)
+		}
+	}
+	x.in, x.out = grow(x.in, in), grow(x.out, out)
+}
+
 // buffer returns n bytes of the buffer that blobs are read into.
 func (x *executor) buffer(n int64) []byte {
 	x.in = grow(x.in, n)

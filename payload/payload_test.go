@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/partitions/verity"
 )
 
 // Keys are made once a run: P-256 costs nothing, RSA of 4096 bits a second or more.
@@ -49,12 +50,12 @@ func trust(threshold int, signers ...crypto.Signer) Trust {
 	return t
 }
 
-// content returns n bytes: text that compresses, noise that does not, and zeros, chunk by chunk of 16 KiB.
+// content returns n bytes: text that compresses, noise that does not, and zeros, 64 KiB of each in a random order.
 func content(seed uint64, n int) []byte {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	b := make([]byte, n)
-	for off := 0; off < n; off += 16 << 10 {
-		piece := b[off:min(n, off+16<<10)]
+	for off := 0; off < n; off += 64 << 10 {
+		piece := b[off:min(n, off+64<<10)]
 		switch rng.IntN(3) {
 		case 0:
 			for i := range piece {
@@ -71,14 +72,14 @@ func content(seed uint64, n int) []byte {
 
 var testImage = Image{ID: "semper", Version: "1.1.0", Epoch: 3, MinVersion: "1.0.0", Architecture: "amd64"}
 
-// testContents are three partitions that have every kind of operation; the size of uki is odd.
-func testContents() map[string][]byte {
+// testContents are three partitions that have every kind of operation; the size of uki is odd. Nobody may change them.
+var testContents = sync.OnceValue(func() map[string][]byte {
 	return map[string][]byte{
 		"root":    append(content(1, 1<<20), make([]byte, 256<<10)...),
 		"uki":     content(2, 300<<10+123),
-		"rootsig": content(3, 4096),
+		"rootsig": content(5, 4096),
 	}
-}
+})
 
 func testOptions(contents map[string][]byte, signers ...crypto.Signer) WriteOptions {
 	o := WriteOptions{Image: testImage, Timestamp: time.Unix(1760000000, 0).UTC(), Signers: signers, ChunkSize: 64 << 10}
@@ -341,7 +342,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"one partition twice", func(o *WriteOptions) { o.Partitions = append(o.Partitions, o.Partitions[0]) }},
 		{"empty partition", func(o *WriteOptions) { o.Partitions[0].Size = 0 }},
 		{"partition shorter than it says", func(o *WriteOptions) { o.Partitions[0].Size += BlockSize }},
-		{"verity for another size", func(o *WriteOptions) { o.Partitions[0].Verity = &Verity{DataBlocks: 1} }},
+		{"verity for another size", func(o *WriteOptions) { o.Partitions[0].Verity = &Verity{Superblock: verity.Superblock{DataBlocks: 1}} }},
 		{"odd chunks", func(o *WriteOptions) { o.ChunkSize = 4097 }},
 		{"huge chunks", func(o *WriteOptions) { o.ChunkSize = MaxOperationSize + BlockSize }},
 		{"no such level", func(o *WriteOptions) { o.Level = 23 }},

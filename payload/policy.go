@@ -1,14 +1,15 @@
 package payload
 
+import "github.com/semper-os/semper/partitions/bootentry"
+
 // Policy is what a running machine accepts: its own product, nothing older than itself.
 type Policy struct {
 	Running Image // what runs now; its MinVersion is not used
-	// Compare orders two versions as the boot loader does: below zero where a is older than b.
-	Compare func(a, b string) int
 }
 
 // Check refuses a payload that is for another product or architecture, not newer than what runs, of an older epoch, or too far ahead of
-// what runs to be installed directly. A higher epoch does not excuse an older version: the boot loader goes by the version alone.
+// what runs to be installed directly. A higher epoch does not excuse an older version: the boot loader goes by the version alone, so versions
+// are compared as it does.
 func (p Policy) Check(m *Manifest) error {
 	offered := m.Image
 	switch {
@@ -18,9 +19,9 @@ func (p Policy) Check(m *Manifest) error {
 		return refuse(WrongImage, "the payload is for architecture %q, this machine is %q", offered.Architecture, p.Running.Architecture)
 	case offered.Epoch < p.Running.Epoch:
 		return refuse(OldVersion, "version %s is of epoch %d, this machine is at epoch %d", offered.Version, offered.Epoch, p.Running.Epoch)
-	case p.Compare(offered.Version, p.Running.Version) <= 0:
+	case bootentry.Compare(offered.Version, p.Running.Version) <= 0:
 		return refuse(OldVersion, "version %s is not newer than %s, which runs here", offered.Version, p.Running.Version)
-	case offered.MinVersion != "" && p.Compare(p.Running.Version, offered.MinVersion) < 0:
+	case offered.MinVersion != "" && bootentry.Compare(p.Running.Version, offered.MinVersion) < 0:
 		return refuse(TooFar, "version %s can only be installed from %s or newer, this machine runs %s", offered.Version, offered.MinVersion, p.Running.Version)
 	}
 	return nil

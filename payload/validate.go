@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/semper-os/semper/partitions/verity"
 	"github.com/semper-os/semper/payload/updatemetadata"
 )
 
@@ -142,18 +143,19 @@ func parseVerity(part PartitionInfo, p *updatemetadata.Verity) (*Verity, error) 
 		return nil, refuse(BadManifest, "manifest: partition %q: the superblock's UUID has %d bytes", part.Name, len(p.GetSuperblockUuid()))
 	}
 	v := &Verity{
-		RootHash: [sha256.Size]byte(p.GetRootHash()), Salt: p.GetSalt(),
-		UUID: [16]byte(p.GetSuperblockUuid()), DataBlocks: p.GetDataBlocks(),
+		RootHash:   verity.RootHash(p.GetRootHash()),
+		Superblock: verity.Superblock{UUID: [16]byte(p.GetSuperblockUuid()), DataBlocks: p.GetDataBlocks(), Salt: p.GetSalt()},
 	}
 	return v, v.check(part.Name, part.Size)
 }
 
 func (v *Verity) check(name string, size int64) error {
-	if len(v.Salt) > 256 {
-		return refuse(BadManifest, "manifest: partition %q: the dm-verity salt has %d bytes, allowed are 256", name, len(v.Salt))
+	sb := v.Superblock
+	if len(sb.Salt) > 256 {
+		return refuse(BadManifest, "manifest: partition %q: the dm-verity salt has %d bytes, allowed are 256", name, len(sb.Salt))
 	}
-	if size%BlockSize != 0 || v.DataBlocks != uint64(size/BlockSize) {
-		return refuse(BadManifest, "manifest: partition %q: dm-verity covers %d blocks of %d bytes, the partition has %d bytes", name, v.DataBlocks, BlockSize, size)
+	if size%BlockSize != 0 || sb.DataBlocks != uint64(size/BlockSize) {
+		return refuse(BadManifest, "manifest: partition %q: dm-verity covers %d blocks of %d bytes, the partition has %d bytes", name, sb.DataBlocks, BlockSize, size)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ type Partition struct {
 
 // DefaultChunkSize is how much of a partition one operation holds. Larger chunks compress a little better, but cost memory on each host and
 // lose more when a download is interrupted.
-const DefaultChunkSize = 2 << 20
+const DefaultChunkSize = 4 << 20
 
 // DefaultLevel is the compression level of WriteOptions where none is given. See BenchmarkWrite for what the levels cost and gain.
 const DefaultLevel = 7
