@@ -131,11 +131,14 @@ func (f *Folder) Rename(oldName, newName string) error {
 func (f *Folder) Remove(name string) error {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	if err := f.w.change(); err != nil {
-		return err
+	if f.w.off {
+		return ErrOff
 	}
 	if _, ok := f.now[name]; !ok {
 		return notFound("remove", name)
+	}
+	if err := f.w.change(); err != nil {
+		return err
 	}
 	f.rename(func(m map[string]*node) { delete(m, name) })
 	return nil
