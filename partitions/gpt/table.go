@@ -117,12 +117,12 @@ func New(disk GUID, size int64) (*Table, error) {
 // LastUsable returns the last sector that a partition may use.
 func (t *Table) LastUsable() uint64 { return t.BackupLBA - arraySectors - 1 }
 
-// Resize makes the table fit a disk of size bytes: the next Write puts the backup at its end. It is an error if a
-// partition would not fit; the table is then unchanged.
+// Resize makes the table fit a disk of size bytes (a part of a sector at its end is not used): the next Write puts the
+// backup at the end. It is an error if a partition would not fit; the table is then unchanged.
 func (t *Table) Resize(size int64) error {
 	const least = minFirstUsable + arraySectors + 2
-	if size%SectorSize != 0 || size < least*SectorSize {
-		return fault.New(fault.Input, "partition table: a disk of %d bytes: want a multiple of %d, at least %d", size, SectorSize, least*SectorSize)
+	if size < least*SectorSize {
+		return fault.New(fault.Input, "partition table: a disk of %d bytes is too small: want at least %d", size, least*SectorSize)
 	}
 	moved := *t
 	moved.BackupLBA = uint64(size)/SectorSize - 1
