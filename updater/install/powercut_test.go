@@ -25,7 +25,7 @@ func TestPowerCutAtEveryChange(t *testing.T) {
 	must(t, base.Core().Bless()) // 1.1.0 runs in slot B, 1.0.0 is its way back in slot A
 
 	fates := map[string]powercut.Fate{"lost": powercut.Lost, "kept": powercut.Kept}
-	seeds := uint64(2)
+	seeds := uint64(1)
 	if os.Getenv("SEMPER_SOAK") != "" {
 		seeds = 200
 	}
