@@ -191,6 +191,9 @@ func (t *Tree) make(ctx context.Context, files Files, packages []lock.Package) e
 			return fmt.Errorf("unpack %s: %w", p.Name, err)
 		}
 	}
+	if err := openFolders(temp); err != nil {
+		return diskError(err)
+	}
 	if err := flush(temp); err != nil {
 		return diskError(err)
 	}
@@ -230,6 +233,16 @@ func diskError(err error) error {
 	default:
 		return fault.Wrap(fault.IO, err)
 	}
+}
+
+// openFolders gives every folder the mode that it has on any Debian, whatever the umask says.
+func openFolders(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o755)
+	})
 }
 
 // flush brings the tree to the disk before its final name says that it is complete.
