@@ -15,9 +15,9 @@ import (
 
 // cache keeps the results of steps, each under a key that is the digest of everything the step depends on.
 //
-//	CACHE/steps/NAME-KEY/…     a finished result: it never changes
-//	CACHE/steps/.NAME-KEY.*    a result being made; what a crash left is removed when the step is made again
-//	CACHE/steps/NAME-KEY.lock  held while the result is made, so that two builds do not make it twice
+//	STEPS/NAME-KEY/…     a finished result: it never changes
+//	STEPS/.NAME-KEY.*    a result being made; what a crash left is removed when the step is made again
+//	STEPS/NAME-KEY.lock  held while the result is made, so that two builds do not make it twice
 type cache struct {
 	dir string
 }
@@ -34,11 +34,10 @@ func key(parts ...string) string {
 // step returns the directory with the result of the step name for key k, and whether it was there already. If not,
 // fill makes it in an empty directory, which gets its name only when fill succeeded.
 func (c cache) step(name, k string, fill func(dir string) error) (dir string, cached bool, err error) {
-	steps := filepath.Join(c.dir, "steps")
-	if err := os.MkdirAll(steps, 0o755); err != nil {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return "", false, fault.New(fault.IO, "cache: %w", err)
 	}
-	dir = filepath.Join(steps, name+"-"+k)
+	dir = filepath.Join(c.dir, name+"-"+k)
 	unlock, err := lockFile(dir + ".lock")
 	if err != nil {
 		return "", false, fault.New(fault.IO, "cache: lock %s: %w", name, err)
@@ -48,14 +47,14 @@ func (c cache) step(name, k string, fill func(dir string) error) (dir string, ca
 		return dir, true, nil
 	}
 	prefix := "." + name + "-" + k + "."
-	if entries, err := os.ReadDir(steps); err == nil {
+	if entries, err := os.ReadDir(c.dir); err == nil {
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name(), prefix) {
-				os.RemoveAll(filepath.Join(steps, e.Name()))
+				os.RemoveAll(filepath.Join(c.dir, e.Name()))
 			}
 		}
 	}
-	partial, err := os.MkdirTemp(steps, prefix)
+	partial, err := os.MkdirTemp(c.dir, prefix)
 	if err != nil {
 		return "", false, fault.New(fault.IO, "cache: %w", err)
 	}

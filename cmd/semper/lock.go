@@ -32,11 +32,16 @@ func (f *mirrorFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.sources.AptSources, "apt-sources", "", "read the archives' URLs from this apt sources file or folder instead of /etc/apt")
 }
 
-func (f *mirrorFlags) find(ctx context.Context) (lock.Mirrors, error) {
+// withEnvironment returns what the flags say, and what the environment says where they say nothing.
+func (f *mirrorFlags) withEnvironment() lock.Sources {
 	s := f.sources
 	s.Mirror = cmp.Or(s.Mirror, os.Getenv("SEMPER_MIRROR"))
 	s.SecurityMirror = cmp.Or(s.SecurityMirror, os.Getenv("SEMPER_SECURITY_MIRROR"))
-	return lock.FindMirrors(ctx, s)
+	return s
+}
+
+func (f *mirrorFlags) find(ctx context.Context) (lock.Mirrors, error) {
+	return lock.FindMirrors(ctx, f.withEnvironment())
 }
 
 func newLockCommand() *cobra.Command {

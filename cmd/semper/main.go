@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -34,6 +35,8 @@ func run() int {
 var verbs = []func() *cobra.Command{
 	newKeysCommand,
 	newLockCommand,
+	newBuildCommand,
+	newVerifyCommand,
 	newVMCommand,
 }
 
@@ -58,12 +61,20 @@ func newRootCommand() *cobra.Command {
 
 // report prints err for people on stderr or, with --json, as {"error": …, "kind": …} on stdout.
 func report(root *cobra.Command, err error) {
+	if errors.As(err, new(printed)) {
+		return
+	}
 	if asJSON, _ := root.PersistentFlags().GetBool("json"); asJSON {
 		_ = json.NewEncoder(os.Stdout).Encode(map[string]string{"error": err.Error(), "kind": fault.KindOf(err).String()})
 		return
 	}
 	fmt.Fprintln(os.Stderr, "semper:", err)
 }
+
+// printed is an error that is part of what a verb has printed as JSON.
+type printed struct{ error }
+
+func (p printed) Unwrap() error { return p.error }
 
 func noArgs(c *cobra.Command, args []string) error { return exactArgs(0)(c, args) }
 
