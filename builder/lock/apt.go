@@ -148,18 +148,20 @@ func (a *aptRoot) run(ctx context.Context, name string, args ...string) (string,
 	return stdout.String(), nil
 }
 
-// complaints are apt's errors and warnings on one line, shortened.
+// complaints are apt's errors, then its warnings, on one line and shortened.
 func complaints(stderr string) string {
 	var list []string
-	for l := range strings.Lines(stderr) {
-		l = strings.TrimSpace(l)
-		if strings.HasPrefix(l, "E: ") || strings.HasPrefix(l, "W: ") {
-			list = append(list, strings.TrimSpace(l[3:]))
+	for _, prefix := range []string{"E: ", "W: "} {
+		for l := range strings.Lines(stderr) {
+			text, ok := strings.CutPrefix(strings.TrimSpace(l), prefix)
+			if ok && !strings.HasPrefix(text, "Download is performed unsandboxed") {
+				list = append(list, text)
+			}
 		}
 	}
 	const few = 3
 	if more := len(list) - few; more > 0 {
-		list = append(list[:few], fmt.Sprintf("and %d more complaints", more))
+		list = append(list[:few], fmt.Sprintf("and %d more", more))
 	}
 	s := strings.Join(list, "; ")
 	if s == "" {

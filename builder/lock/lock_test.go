@@ -245,6 +245,20 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+func TestComplaints(t *testing.T) {
+	for _, c := range []struct{ stderr, want string }{
+		{"", ""},
+		{"W: one\nN: note\nE: two \n", "two; one"},
+		{"W: Download is performed unsandboxed as root\nE: a\nE: b\nE: c\nW: d\nW: e\n", "a; b; c; and 2 more"},
+		{"sh: 1:  not\n found\n", "sh: 1: not found"},
+		{"E: " + strings.Repeat("x", 2000), strings.Repeat("x", 1000) + "…"},
+	} {
+		if got := complaints(c.stderr); got != c.want {
+			t.Errorf("complaints(%q) = %q, want %q", c.stderr, got, c.want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(written))
 	f.Add([]byte(strings.Replace(written, `"size":1`, `"size":1e0`, 1)))
