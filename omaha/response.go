@@ -102,7 +102,7 @@ func (u *UpdateResponse) Payload() (Payload, error) {
 		return fail("there is none")
 	}
 	p.Version = u.Manifest.Version
-	if _, err := ParseVersion(p.Version); err != nil {
+	if err := CheckVersion(p.Version); err != nil {
 		return fail("%w", err)
 	}
 	if len(u.Manifest.Packages) == 0 {

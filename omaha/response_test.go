@@ -115,7 +115,7 @@ func TestPayload(t *testing.T) {
 	}{
 		{"no update", func(u *UpdateResponse) { u.Status = NoUpdate }, "there is none"},
 		{"no manifest", func(u *UpdateResponse) { u.Manifest = nil }, "there is none"},
-		{"no version", func(u *UpdateResponse) { u.Manifest.Version = "" }, "version \"\""},
+		{"no version", func(u *UpdateResponse) { u.Manifest.Version = "" }, `"" is not a version`},
 		{"no package", func(u *UpdateResponse) { u.Manifest.Packages = nil }, "no package"},
 		{"no size", func(u *UpdateResponse) { u.Manifest.Packages[0].Size = 0 }, "its size is 0"},
 		{"a path for a name", func(u *UpdateResponse) { u.Manifest.Packages[0].Name = "../x" }, "is not a file name"},

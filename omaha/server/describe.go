@@ -120,7 +120,7 @@ func describeChannel(c *fleet.Channel) api.Channel {
 
 func describeRelease(r *fleet.Release) api.Release {
 	return api.Release{
-		Version: r.Version, Arch: r.Arch, Published: r.Published,
+		Version: r.Version, Arch: r.Arch, MinVersion: r.MinVersion, Published: r.Published,
 		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])},
 	}
 }

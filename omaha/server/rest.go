@@ -3,11 +3,13 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/semper-os/semper/fault"
@@ -234,36 +236,56 @@ func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
 	}
 	if fresh {
 		s.cfg.Log.Info("release published", "application", app.Name, "version", release.Version, "arch", release.Arch,
-			"payload", n.Payload.SHA256, "size", n.Payload.Size)
+			"payload", hex.EncodeToString(release.Payload.SHA256[:]), "size", release.Payload.Size)
 	}
 	return reply(w, describeRelease(&release))
 }
 
-// checkRelease looks at what can be checked without the database.
+// manifest is what the server wants to know from a manifest.json; its writer is package builder/release. Whether it is signed by whom it
+// should be is for the publisher and, whatever the server says, for the machines to check.
+type manifest struct {
+	Format       int        `json:"format"`
+	Version      string     `json:"version"`
+	MinVersion   string     `json:"min_version"`
+	Architecture string     `json:"architecture"`
+	Files        []api.File `json:"files"`
+}
+
+const manifestFormat = 1
+
+// checkRelease fills release from its manifest, as far as that can be checked without the database.
 func checkRelease(release *fleet.Release, n *api.NewRelease) error {
-	if _, err := omaha.ParseVersion(release.Version); err != nil {
+	if len(n.Manifest) == 0 || len(n.Manifest) > api.MaxManifest || len(n.Signature) == 0 || len(n.Signature) > api.MaxManifest {
+		return fault.New(fault.Input, "a release needs a manifest and its signature, of at most %d bytes each", api.MaxManifest)
+	}
+	var m manifest
+	if err := json.Unmarshal(n.Manifest, &m); err != nil {
+		return fault.New(fault.Input, "the manifest is not JSON: %w", err)
+	}
+	if m.Format != manifestFormat {
+		return fault.New(fault.Input, "the manifest has format %d, this server knows %d", m.Format, manifestFormat)
+	}
+	if m.Version != release.Version || m.Architecture != release.Arch {
+		return fault.New(fault.Input, "the manifest is of version %q for %q, not %s for %s", m.Version, m.Architecture, release.Version, release.Arch)
+	}
+	if err := omaha.CheckVersion(m.Version); err != nil {
 		return err
+	}
+	if m.MinVersion != "" {
+		if err := omaha.CheckVersion(m.MinVersion); err != nil {
+			return fmt.Errorf("min_version: %w", err)
+		}
 	}
 	if release.Arch != "amd64" && release.Arch != "arm64" {
 		return fault.New(fault.Input, "architecture %q: want amd64 or arm64", release.Arch)
 	}
-	if len(n.Manifest) == 0 || len(n.Manifest) > api.MaxManifest || len(n.Signature) == 0 || len(n.Signature) > api.MaxManifest {
-		return fault.New(fault.Input, "a release needs a manifest and its signature, of at most %d bytes each", api.MaxManifest)
+	i := slices.IndexFunc(m.Files, func(f api.File) bool { return f.Name == api.Payload })
+	if i < 0 {
+		return fault.New(fault.Input, "the manifest lists no %s", api.Payload)
 	}
-	var manifest struct {
-		Version string `json:"version"`
-	}
-	if err := json.Unmarshal(n.Manifest, &manifest); err != nil {
-		return fault.New(fault.Input, "the manifest is not JSON: %w", err)
-	}
-	if manifest.Version != release.Version {
-		return fault.New(fault.Input, "the manifest is of version %q, not %s", manifest.Version, release.Version)
-	}
-	if n.Payload.Name != "full.crau" {
-		return fault.New(fault.Input, "the payload's name is %q, not full.crau", n.Payload.Name)
-	}
-	sum, err := blobs.ParseSum(n.Payload.SHA256)
-	release.Payload = fleet.File{Name: n.Payload.Name, Size: n.Payload.Size, SHA256: sum}
+	sum, err := blobs.ParseSum(m.Files[i].SHA256)
+	release.MinVersion = m.MinVersion
+	release.Payload = fleet.File{Name: api.Payload, Size: m.Files[i].Size, SHA256: sum}
 	return err
 }
 
@@ -287,11 +309,11 @@ func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api
 	if err != nil {
 		return false, err
 	}
-	manifest, _, err := tx.Manifest(ctx, known.ID)
+	before, _, err := tx.Manifest(ctx, known.ID)
 	if err != nil {
 		return false, err
 	}
-	if known.Payload != release.Payload || !bytes.Equal(manifest, n.Manifest) {
+	if !bytes.Equal(before, n.Manifest) {
 		return false, httpError{http.StatusConflict, fault.New(fault.Input,
 			"version %s for %s was published before with other bytes, and a published version never changes: give the new one a new version",
 			release.Version, release.Arch)}

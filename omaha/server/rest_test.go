@@ -86,7 +86,11 @@ func fileOf(data []byte) api.File {
 }
 
 func newRelease(version string, file api.File) string {
-	body, _ := json.Marshal(api.NewRelease{Manifest: fmt.Appendf(nil, `{"version":%q}`, version), Signature: []byte("sig"), Payload: file})
+	return newReleaseOf(manifestOf(version, "amd64", file))
+}
+
+func newReleaseOf(manifest []byte) string {
+	body, _ := json.Marshal(api.NewRelease{Manifest: manifest, Signature: []byte("sig")})
 	return string(body)
 }
 
@@ -117,11 +121,15 @@ func TestPublishing(t *testing.T) {
 		status           int
 		want             string
 	}{
-		{"version without order", "releases/one", newRelease("one", file), 400, `version "one"`},
-		{"manifest of another version", "releases/1.2.0", newRelease("1.1.0", file), 400, `the manifest is of version "1.1.0", not 1.2.0`},
-		{"unknown architecture", "releases/1.1.0?arch=mips", newRelease("1.1.0", file), 400, `architecture "mips"`},
+		{"version without order", "releases/one", newRelease("one", file), 400, `"one" is not a version`},
+		{"manifest of another version", "releases/1.2.0", newRelease("1.1.0", file), 400, `the manifest is of version "1.1.0" for "amd64", not 1.2.0 for amd64`},
+		{"manifest of another architecture", "releases/1.1.0?arch=arm64", newRelease("1.1.0", file), 400, `for "amd64", not 1.1.0 for arm64`},
+		{"unknown architecture", "releases/1.1.0?arch=mips", newReleaseOf(manifestOf("1.1.0", "mips", file)), 400, `architecture "mips"`},
+		{"unknown format", "releases/1.1.0", newReleaseOf([]byte(`{"format":2}`)), 400, "format 2, this server knows 1"},
+		{"bad min_version", "releases/1.1.0", newReleaseOf([]byte(`{"format":1,"version":"1.1.0","architecture":"amd64","min_version":"x"}`)), 400, `min_version: "x"`},
+		{"no hash", "releases/1.1.0", newRelease("1.1.0", api.File{Name: "full.crau", Size: 1}), 400, "is not a SHA-256"},
 		{"unknown application", "releases/1.1.0?app=other", newRelease("1.1.0", file), 404, "application other: not found"},
-		{"another name", "releases/1.1.0", newRelease("1.1.0", api.File{Name: "../x", Size: file.Size, SHA256: file.SHA256}), 400, "not full.crau"},
+		{"another name", "releases/1.1.0", newRelease("1.1.0", api.File{Name: "../x", Size: file.Size, SHA256: file.SHA256}), 400, "lists no full.crau"},
 		{"another size", "releases/1.1.0", newRelease("1.1.0", api.File{Name: file.Name, Size: 1, SHA256: file.SHA256}), 400, "bytes, not 1"},
 		{"no manifest", "releases/1.1.0", `{}`, 400, "needs a manifest"},
 		{"manifest that is no JSON", "releases/1.1.0", `{"manifest":"AAAA","signature":"AAAA"}`, 400, "the manifest is not JSON"},
@@ -158,7 +166,7 @@ func TestPublishing(t *testing.T) {
 	}
 	var detail api.ReleaseDetail
 	f.rest("GET", "releases/1.1.0", "", 200, &detail)
-	if string(detail.Manifest) != `{"version":"1.1.0"}` || string(detail.Signature) != "sig" || detail.Release != first {
+	if string(detail.Manifest) != string(manifestOf("1.1.0", "amd64", file)) || string(detail.Signature) != "sig" || detail.Release != first {
 		t.Errorf("detail %+v", detail)
 	}
 	var c api.Channel

@@ -149,6 +149,12 @@ func (f *fixture) rest(method, path, body string, status int, into any) {
 
 func payloadOf(version string) []byte { return bytes.Repeat([]byte("CrAU "+version+"\n"), 10_000) }
 
+// manifestOf is as much of a manifest.json as the server reads.
+func manifestOf(version, arch string, files ...api.File) []byte {
+	data, _ := json.Marshal(manifest{Format: 1, Version: version, Architecture: arch, Files: files})
+	return data
+}
+
 // publish uploads a release and assigns it to a channel.
 func (f *fixture) publish(app, version, channel string) {
 	f.Helper()
@@ -162,7 +168,7 @@ func (f *fixture) publish(app, version, channel string) {
 	if _, err := c.Upload(f.Context(), file, bytes.NewReader(data), nil); err != nil {
 		f.Fatal(err)
 	}
-	r := api.NewRelease{Manifest: fmt.Appendf(nil, `{"version":%q}`, version), Signature: []byte("sig"), Payload: file}
+	r := api.NewRelease{Manifest: manifestOf(version, "amd64", file), Signature: []byte("sig")}
 	if err := c.PutRelease(f.Context(), app, "amd64", version, r); err != nil {
 		f.Fatal(err)
 	}

@@ -26,7 +26,11 @@ import "time"
 const (
 	MaxPage     = 1000    // machines in one answer
 	MaxManifest = 1 << 20 // bytes of a manifest, and of its signature
-	MaxBody     = 4 << 20 // bytes of a JSON body
+
+	// Payload is the file of a release that machines download.
+	Payload = "full.crau"
+
+	MaxBody = 4 << 20 // bytes of a JSON body
 )
 
 // Defaults of the query's parameters.
@@ -80,10 +84,11 @@ type File struct {
 
 // Release is a published version.
 type Release struct {
-	Version   string    `json:"version"`
-	Arch      string    `json:"arch"`
-	Published time.Time `json:"published"`
-	Payload   File      `json:"payload"`
+	Version    string    `json:"version"`
+	Arch       string    `json:"arch"`
+	MinVersion string    `json:"min_version"` // the oldest version that can be updated to this one; empty: any
+	Published  time.Time `json:"published"`
+	Payload    File      `json:"payload"`
 }
 
 // Releases lists an application's releases, in the order in which they were published.
@@ -91,11 +96,11 @@ type Releases struct {
 	Releases []Release `json:"releases"`
 }
 
-// NewRelease asks to publish a release. Manifest and Signature are manifest.json and manifest.json.sig, byte for byte.
+// NewRelease asks to publish a release. Manifest and Signature are manifest.json and manifest.json.sig, byte for byte; everything that
+// the server knows of the release it takes from the manifest.
 type NewRelease struct {
 	Manifest  []byte `json:"manifest"` // base64 in JSON
 	Signature []byte `json:"signature"`
-	Payload   File   `json:"payload"`
 }
 
 // ReleaseDetail is a release with its manifest.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/partitions/bootentry"
 )
 
 // Cause is the rule that decided, a word for programs.
@@ -19,6 +20,7 @@ const (
 	NoRelease    Cause = "no-release"
 	NoOrder      Cause = "unreadable-version"
 	UpToDate     Cause = "up-to-date"
+	TooOld       Cause = "below-min-version"
 	FailedBefore Cause = "failed-before"
 	Newer        Cause = "newer-release"
 )
@@ -47,19 +49,17 @@ func Decide(m *Machine, channel *Channel, failures []Failure) Decision {
 		return hold(NoRelease, "channel %s has no release for %s yet", channel.Name, channel.Arch)
 	}
 	release := channel.Release
-	running, err := omaha.ParseVersion(m.Version)
-	if err != nil {
+	if omaha.CheckVersion(m.Version) != nil {
 		return hold(NoOrder, "the machine runs %q, which cannot be compared with %s", m.Version, release.Version)
 	}
-	offered, err := omaha.ParseVersion(release.Version)
-	if err != nil {
-		return hold(NoOrder, "the release %q cannot be compared with %s", release.Version, m.Version)
-	}
-	switch offered.Compare(running) {
-	case 0:
+	switch newer := bootentry.Compare(release.Version, m.Version); {
+	case newer == 0:
 		return hold(UpToDate, "the machine runs %s, the release of channel %s", m.Version, channel.Name)
-	case -1:
+	case newer < 0:
 		return hold(UpToDate, "the machine runs %s, which is newer than %s, the release of channel %s", m.Version, release.Version, channel.Name)
+	case release.MinVersion != "" && bootentry.Compare(m.Version, release.MinVersion) < 0:
+		return hold(TooOld, "%s, the release of channel %s, can only be reached from %s or newer, and the machine runs %s",
+			release.Version, channel.Name, release.MinVersion, m.Version)
 	}
 	if i := slices.IndexFunc(failures, func(f Failure) bool { return f.Version == release.Version }); i >= 0 {
 		f := failures[i]

@@ -42,12 +42,14 @@ type Channel struct {
 
 // Release is one published version for one architecture. It never changes once it is published.
 type Release struct {
-	ID        int64
-	App       string
-	Arch      string
-	Version   string
-	Published time.Time
-	Payload   File // the full payload
+	ID      int64
+	App     string
+	Arch    string
+	Version string
+	// MinVersion is the oldest version that can be updated to this one, "" when any can.
+	MinVersion string
+	Published  time.Time
+	Payload    File // the full payload
 }
 
 // File is one file of a release.

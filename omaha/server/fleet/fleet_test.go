@@ -104,6 +104,10 @@ func TestDecide(t *testing.T) {
 	channel := func(version string) *Channel {
 		return &Channel{Name: "stable", Arch: "amd64", Release: &Release{Version: version}}
 	}
+	least := func(c *Channel, version string) *Channel {
+		c.Release.MinVersion = version
+		return c
+	}
 	failed := []Failure{
 		{Version: "1.0.5", At: start, Reason: "x"},
 		{Version: "1.2.0", At: start, Code: 44, Reason: "health check web failed (code 44 rollback)"},
@@ -125,6 +129,12 @@ func TestDecide(t *testing.T) {
 			"1.2.0 failed on this machine on 2026-01-02 03:04:05 UTC and is not offered to it again: health check web failed (code 44 rollback)",
 		},
 		{"another version failed", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, channel("1.2.1"), "1.2.1", Newer, "1.2.1, the release of channel stable, is newer than 1.1.0"},
+		{"at the oldest version that can follow", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, least(channel("2.0.0"), "1.1.0"), "2.0.0", Newer, "2.0.0, the release of channel stable, is newer than 1.1.0"},
+		{
+			"below it", Machine{ID: "m", Arch: "amd64", Version: "1.0.9"}, least(channel("2.0.0"), "1.1.0"), "", TooOld,
+			"2.0.0, the release of channel stable, can only be reached from 1.1.0 or newer, and the machine runs 1.0.9",
+		},
+		{"pre-release", Machine{ID: "m", Arch: "amd64", Version: "1.1.0~rc1"}, channel("1.1.0"), "1.1.0", Newer, "1.1.0, the release of channel stable, is newer than 1.1.0~rc1"},
 		{"no id", Machine{Arch: "amd64", Version: "1.0.0"}, channel("1.1.0"), "", NoIdentity, "the request names no machine"},
 		{"no architecture", Machine{ID: "m", Version: "1.0.0"}, channel("1.1.0"), "", NoArch, "the machine does not say which architecture it has"},
 		{"no channel", Machine{ID: "m", Arch: "amd64", Version: "1.0.0", Channel: "edge"}, nil, "", NoChannel, `there is no channel "edge" for amd64`},

@@ -66,14 +66,14 @@ func (tx Tx) Payload(ctx context.Context, sha256 [32]byte, name string) (fleet.F
 }
 
 const (
-	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.published_at, files.name, blobs.sha256, blobs.sha1, blobs.size`
+	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.min_version, releases.published_at, files.name, blobs.sha256, blobs.sha1, blobs.size`
 	releaseTables  = `releases JOIN files ON files.release = releases.id AND files.role = 'full' JOIN blobs ON blobs.sha256 = files.sha256`
 )
 
 func scanRelease(r *fleet.Release, scan func(...any) error) error {
 	var published int64
 	var sha256, sha1 string
-	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &published, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
+	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &r.MinVersion, &published, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
 		return err
 	}
 	r.Published = fromMillis(published)
@@ -93,8 +93,8 @@ func unhex(to []byte, s string) error {
 // AddRelease adds a release with its manifest, whose payload must be on disk.
 func (tx Tx) AddRelease(ctx context.Context, r *fleet.Release, manifest, signature []byte) error {
 	step := "add release " + r.Version
-	res, err := tx.q.ExecContext(ctx, "INSERT INTO releases (app, arch, version, manifest, signature, published_at) VALUES (?, ?, ?, ?, ?, ?)",
-		r.App, r.Arch, r.Version, manifest, signature, millis(r.Published))
+	res, err := tx.q.ExecContext(ctx, "INSERT INTO releases (app, arch, version, min_version, manifest, signature, published_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		r.App, r.Arch, r.Version, r.MinVersion, manifest, signature, millis(r.Published))
 	if err != nil {
 		return failed(step, err)
 	}

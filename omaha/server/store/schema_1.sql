@@ -19,6 +19,7 @@ CREATE TABLE releases (
 	app          TEXT NOT NULL REFERENCES applications (id),
 	arch         TEXT NOT NULL,
 	version      TEXT NOT NULL,
+	min_version  TEXT NOT NULL,
 	manifest     BLOB NOT NULL,
 	signature    BLOB NOT NULL,
 	published_at INTEGER NOT NULL,

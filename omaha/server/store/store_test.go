@@ -60,7 +60,7 @@ func TestReopen(t *testing.T) {
 	dir := t.TempDir()
 	s, m := filled(t, dir)
 	release := fleet.Release{
-		App: app, Arch: "amd64", Version: "1.1.0", Published: now,
+		App: app, Arch: "amd64", Version: "1.1.0", MinVersion: "1.0.0", Published: now,
 		Payload: fleet.File{Name: "full.crau", Size: 7, SHA256: sha256.Sum256([]byte("x")), SHA1: [20]byte{1, 2, 3}},
 	}
 	event := fleet.Event{Event: omaha.Failed("1.2.0", -2147483619, "why"), At: now, Version: "1.0.0"}
