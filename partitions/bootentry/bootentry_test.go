@@ -87,10 +87,22 @@ func TestNewRefuses(t *testing.T) {
 		id, version string
 		tries       int
 	}{
-		{"semper", "1.2.0", 0}, {"semper", "1.2.0", 10},
-		{"", "1", 3}, {"Semper", "1", 3}, {"a_b", "1", 3}, {"a/b", "1", 3}, {"auto-x", "1", 3},
-		{"semper", "", 3}, {"semper", "1+2", 3}, {"semper", "1_2", 3}, {"semper", "1 2", 3}, {"semper", "1/2", 3},
-		{"semper", ".1", 3}, {"semper", "1-", 3}, {"semper", "é", 3}, {"semper", strings.Repeat("1", 65), 3},
+		{"semper", "1.2.0", 0},
+		{"semper", "1.2.0", 10},
+		{"", "1", 3},
+		{"Semper", "1", 3},
+		{"a_b", "1", 3},
+		{"a/b", "1", 3},
+		{"auto-x", "1", 3},
+		{"semper", "", 3},
+		{"semper", "1+2", 3},
+		{"semper", "1_2", 3},
+		{"semper", "1 2", 3},
+		{"semper", "1/2", 3},
+		{"semper", ".1", 3},
+		{"semper", "1-", 3},
+		{"semper", "é", 3},
+		{"semper", strings.Repeat("1", 65), 3},
 	} {
 		if e, err := New(tt.id, tt.version, tt.tries); err == nil {
 			t.Errorf("New(%q, %q, %d) = %q, want an error", tt.id, tt.version, tt.tries, e.Name())

@@ -46,8 +46,19 @@ func TestSameBytesAsVeritysetup(t *testing.T) {
 		blocks int
 		salt   int
 	}{
-		{1, 32}, {2, 32}, {3, 0}, {127, 32}, {128, 1}, {129, 32}, {255, 256}, {256, 64}, {257, 31},
-		{three - 1, 32}, {three, 32}, {three + 1, 32}, {2*three + 777, 32},
+		{1, 32},
+		{2, 32},
+		{3, 0},
+		{127, 32},
+		{128, 1},
+		{129, 32},
+		{255, 256},
+		{256, 64},
+		{257, 31},
+		{three - 1, 32},
+		{three, 32},
+		{three + 1, 32},
+		{2*three + 777, 32},
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%d blocks, salt of %d", tt.blocks, tt.salt), func(t *testing.T) {

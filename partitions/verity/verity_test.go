@@ -58,8 +58,17 @@ func format(t testing.TB, data []byte, salt []byte) (*area, Result) {
 
 func TestHashAreaSize(t *testing.T) {
 	for _, tt := range []struct{ blocks, area uint64 }{
-		{0, 1}, {1, 1}, {2, 2}, {127, 2}, {128, 2}, {129, 1 + 1 + 2}, {128*128 - 1, 1 + 1 + 128}, {128 * 128, 1 + 1 + 128},
-		{128*128 + 1, 1 + 1 + 2 + 129}, {128 * 128 * 128, 1 + 1 + 128 + 128*128}, {128*128*128 + 1, 1 + 1 + 2 + 129 + 128*128 + 1},
+		{0, 1},
+		{1, 1},
+		{2, 2},
+		{127, 2},
+		{128, 2},
+		{129, 1 + 1 + 2},
+		{128*128 - 1, 1 + 1 + 128},
+		{128 * 128, 1 + 1 + 128},
+		{128*128 + 1, 1 + 1 + 2 + 129},
+		{128 * 128 * 128, 1 + 1 + 128 + 128*128},
+		{128*128*128 + 1, 1 + 1 + 2 + 129 + 128*128 + 1},
 	} {
 		if got := HashAreaSize(tt.blocks); got != int64(tt.area)*BlockSize {
 			t.Errorf("HashAreaSize(%d) is %d blocks, want %d", tt.blocks, got/BlockSize, tt.area)
@@ -116,7 +125,7 @@ func TestReader(t *testing.T) {
 		if n, err := r.ReadAt(odd, 100); blocks > 2 && (n != 5000 || err != nil || !bytes.Equal(odd, data[100:5100])) {
 			t.Errorf("%d blocks: an odd read gave %d, %v", blocks, n, err)
 		}
-		if n, err := r.ReadAt(odd, int64(len(data)-10)); n != 10 || err != io.EOF {
+		if n, err := r.ReadAt(odd, int64(len(data)-10)); n != 10 || !errors.Is(err, io.EOF) {
 			t.Errorf("%d blocks: at the end: %d, %v", blocks, n, err)
 		}
 		if sb, err := VerifyAll(disk, int64(len(disk.b)), hashes, int64(len(hashes.b)), res.RootHash); err != nil || sb.DataBlocks != uint64(blocks) || sb.UUID != testUUID {
