@@ -37,6 +37,7 @@ var verbs = []func() *cobra.Command{
 	newLockCommand,
 	newBuildCommand,
 	newVerifyCommand,
+	newPayloadCommand,
 	newVMCommand,
 }
 
