@@ -38,6 +38,7 @@ var verbs = []func() *cobra.Command{
 	newBuildCommand,
 	newVerifyCommand,
 	newPayloadCommand,
+	newPublishCommand,
 	newVMCommand,
 }
 

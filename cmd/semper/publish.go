@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/semper-os/semper/builder/release"
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/progress"
+)
+
+type publishFlags struct {
+	server, channel, app, tokenFile string
+	keys                            payloadKeys
+}
+
+// published is what publishing did, for people and for --json.
+type published struct {
+	Server   string   `json:"server"`
+	App      string   `json:"app"`
+	Version  string   `json:"version"`
+	Arch     string   `json:"arch"`
+	Channel  string   `json:"channel"`
+	Payload  api.File `json:"payload"`
+	Sent     int64    `json:"sent"`                // bytes of the payload that had to be sent
+	Verified bool     `json:"signatures_verified"` // false: no key was given
+	SignedBy []string `json:"signed_by,omitempty"` // the key files whose keys signed
+}
+
+func newPublishCommand() *cobra.Command {
+	var f publishFlags
+	c := &cobra.Command{
+		Use:   "publish RELEASE --server URL --channel NAME --token-file FILE [--key PEM]...",
+		Short: "Upload a release to an update server and offer it to a channel's machines",
+		Long: `Verifies the release directory, uploads its payload and its signed manifest, and makes it the channel's current release.
+
+Every file is compared with the manifest before a byte is sent. With --key the manifest's signatures are verified too; without,
+a release that machines refuse is only noticed there. An upload that was interrupted goes on where it stopped when the command is
+repeated, and repeating it after a success changes nothing. A version is published once: other content needs another version.
+
+The token is read from a file that nobody else can read; the server writes one to publish.token in its data folder at its first start.`,
+		Args: exactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			p, err := publish(c.Context(), args[0], &f)
+			if err != nil {
+				return err
+			}
+			if asJSON, _ := c.Flags().GetBool("json"); asJSON {
+				return fault.Wrap(fault.IO, json.NewEncoder(c.OutOrStdout()).Encode(p))
+			}
+			return fault.Wrap(fault.IO, p.print(c.OutOrStdout()))
+		},
+	}
+	c.Flags().StringVar(&f.server, "server", "", "the update server's URL")
+	c.Flags().StringVar(&f.channel, "channel", "", "the channel to offer the release in, for instance stable")
+	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds a publisher's token")
+	c.Flags().StringVar(&f.app, "app", api.DefaultApp, "the application's name or id at the server")
+	f.keys.flags(c, "file with public keys that sign releases; may be repeated")
+	return c
+}
+
+func publish(ctx context.Context, dir string, f *publishFlags) (published, error) {
+	for _, flag := range [][2]string{{"server", f.server}, {"channel", f.channel}, {"token-file", f.tokenFile}} {
+		if flag[1] == "" {
+			return published{}, fault.New(fault.Usage, "semper publish needs --%s (see 'semper publish --help')", flag[0])
+		}
+	}
+	trust, err := f.keys.load()
+	if err != nil {
+		return published{}, err
+	}
+	token, err := readToken(f.tokenFile)
+	if err != nil {
+		return published{}, err
+	}
+	client, err := api.NewClient(f.server, token)
+	if err != nil {
+		return published{}, err
+	}
+	r, err := release.OpenUnverified(dir)
+	if len(trust.Keys) > 0 {
+		r, err = release.Open(dir, trust)
+	}
+	if err != nil {
+		return published{}, err
+	}
+	bar := progress.New(os.Stderr, "verify "+r.Manifest.Dir(), r.Size())
+	err = r.CheckFiles(ctx, bar)
+	bar.Done()
+	if err != nil {
+		return published{}, fmt.Errorf("release %s: %w", dir, err)
+	}
+	p, err := send(ctx, client, r, f)
+	p.Verified, p.SignedBy = len(trust.Keys) > 0, f.keys.signedBy(r.Signers)
+	return p, err
+}
+
+// send brings a verified release to the server. Each step can be repeated, so that the whole can.
+func send(ctx context.Context, client *api.Client, r *release.Release, f *publishFlags) (published, error) {
+	m := &r.Manifest
+	p := published{Server: f.server, App: f.app, Version: m.Version, Arch: m.Architecture, Channel: f.channel}
+	file, ok := m.File(release.Payload)
+	if !ok {
+		return p, fault.New(fault.Input, "release %s has no %s: there is nothing that a machine could download", r.Dir, release.Payload)
+	}
+	p.Payload = api.File{Name: file.Name, Size: file.Size, SHA256: file.SHA256}
+	manifest, err := m.Marshal() // the only form that a manifest may have, so the bytes that were signed
+	if err != nil {
+		return p, err
+	}
+	signature, err := os.ReadFile(r.Path(release.SignatureFile))
+	if err != nil {
+		return p, fault.Wrap(fault.Input, err)
+	}
+	content, err := os.Open(r.Path(release.Payload))
+	if err != nil {
+		return p, fault.Wrap(fault.Input, err)
+	}
+	defer content.Close()
+	bar := progress.New(os.Stderr, "upload "+filepath.Join(m.Dir(), file.Name), file.Size)
+	p.Sent, err = client.Upload(ctx, p.Payload, content, bar)
+	bar.Done()
+	if err != nil {
+		return p, err
+	}
+	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature}); err != nil {
+		return p, err
+	}
+	return p, client.SetChannel(ctx, f.app, m.Architecture, f.channel, m.Version)
+}
+
+func (p *published) print(w io.Writer) error {
+	signed := "not verified: no --key was given"
+	if p.Verified {
+		signed = "verified, by " + strings.Join(p.SignedBy, ", ")
+	}
+	upload := "nothing to send, the server had all of it"
+	if p.Sent > 0 {
+		upload = progress.Size(p.Sent) + " sent"
+		if p.Sent < p.Payload.Size {
+			upload += ", the server had the rest"
+		}
+	}
+	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s now offers %s\n",
+		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, p.Channel, p.Version)
+	return err
+}
+
+const maxToken = 1024
+
+// readToken reads a token from a file that nobody else can read.
+func readToken(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fault.New(fault.Input, "token: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", fault.New(fault.IO, "token: %w", err)
+	}
+	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
+		return "", fault.New(fault.Input, "%s holds a token that others can read (mode %04o): run 'chmod 600 %s', and make a new token if somebody may have", path, mode.Perm(), path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", fault.New(fault.IO, "token: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" || len(data) > maxToken || strings.IndexFunc(token, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) || r == ' ' }) >= 0 {
+		return "", fault.New(fault.Input, "%s does not hold a token", path)
+	}
+	return token, nil
+}
