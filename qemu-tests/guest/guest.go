@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/semper-os/semper/qemu-tests/console"
 	"github.com/semper-os/semper/vm"
 )
@@ -130,26 +132,56 @@ func (c Config) Branch(name, dir, snapshot string) (Config, error) {
 	b := c
 	b.Name, b.Dir, b.Snapshot = name, dir, snapshot
 	for _, file := range []string{"overlay.qcow2", "vars.qcow2"} {
-		if err := copyFile(filepath.Join(c.Dir, file), filepath.Join(dir, file)); err != nil {
+		if err := CopySparse(filepath.Join(c.Dir, file), filepath.Join(dir, file)); err != nil {
 			return Config{}, fmt.Errorf("branch machine %s off %s: %w", name, c.Name, err)
 		}
 	}
 	return b, nil
 }
 
-func copyFile(from, to string) error {
+// CopySparse copies a file, and keeps its holes.
+func CopySparse(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
 	out, err := os.Create(to)
 	if err != nil {
 		return err
 	}
-	// The kernel shares the blocks where the file system can.
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return errors.Join(copyData(in, out, st.Size()), out.Truncate(st.Size()), out.Close())
+}
+
+func copyData(in, out *os.File, size int64) error {
+	for at := int64(0); at < size; {
+		start, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // a hole up to the end
+		}
+		if err != nil {
+			return err
+		}
+		end, err := unix.Seek(int(in.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if _, err := in.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := out.Seek(start, io.SeekStart); err != nil {
+			return err
+		}
+		if _, err := io.CopyN(out, in, end-start); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
 }
 
 // FlatDisk writes the whole disk of a machine that is switched off to a raw, sparse file, and returns its path.
