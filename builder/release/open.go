@@ -28,7 +28,7 @@ func Open(dir string, trust payload.Trust) (*Release, error) {
 	if err != nil {
 		return nil, fault.New(fault.Input, "release: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	manifest, err := readSmall(root, ManifestFile, maxManifest)
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "release %s: %w", dir, err)
@@ -83,7 +83,7 @@ func (r *Release) CheckFiles(ctx context.Context, bar *progress.Bar) error {
 	if err != nil {
 		return fault.New(fault.IO, "release: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	wrong := r.checkListing()
 	var names []string
 	for _, f := range r.Manifest.Files {
@@ -130,7 +130,7 @@ func OpenUnverified(dir string) (*Release, error) {
 	if err != nil {
 		return nil, fault.New(fault.Input, "release: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	manifest, err := readSmall(root, ManifestFile, maxManifest)
 	if err != nil {
 		return nil, fault.New(fault.KindOf(err), "release %s: %w", dir, err)

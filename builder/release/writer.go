@@ -230,7 +230,7 @@ func (w *Writer) collect(ctx context.Context, bar *progress.Bar) ([]File, error)
 	if err != nil {
 		return nil, fault.Wrap(fault.IO, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // only read from
 	hashed, errs := hashFiles(ctx, root, missing, bar)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

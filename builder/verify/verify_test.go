@@ -198,18 +198,30 @@ func TestBadDisks(t *testing.T) {
 		"signature partition":        {func(s *small) { s.after = at("verity-sig-a", 0, 'x') }, map[string]string{rootSig: ""}},
 		"signature by a stranger":    {func(s *small) { s.signDM = stranger.Verity }, map[string]string{rootSig: ""}},
 		"slot B not empty":           {func(s *small) { s.after = at("verity-b", 5000, 1) }, map[string]string{"slot B is empty": "partition 7 is labelled empty, but its byte 5000 is not zero"}},
-		"unsigned kernel image": {func(s *small) { s.signUKI = keys.Pair{} },
-			map[string]string{signUKI: "it is not signed", order: "no good kernel image", slot: noUKI, rootSig: noUKI}},
-		"stranger's kernel image": {func(s *small) { s.signUKI = stranger.SecureBoot },
-			map[string]string{signUKI: "another certificate, of \"CN=Test stranger Secure Boot\"", order: "", slot: noUKI, rootSig: noUKI}},
-		"stranger's boot loader": {func(s *small) { s.signSD = stranger.SecureBoot },
-			map[string]string{"signature of EFI/BOOT/BOOTX64.EFI": "another certificate", "signature of EFI/systemd/systemd-bootx64.efi": "another certificate"}},
-		"unsigned program beside": {func(s *small) { s.more = []fat.File{memory("EFI/tools/shell.efi", s.sdBoot)} },
-			map[string]string{"signature of EFI/tools/shell.efi": "it is not signed"}},
-		"no program at all": {func(s *small) { s.more = []fat.File{memory("EFI/x.EFI", []byte("text"))} },
-			map[string]string{"signature of EFI/x.EFI": "not a usable EFI program"}},
-		"another root hash": {func(s *small) { s.cmdline = "roothash=" + strings.Repeat("11", 32) },
-			map[string]string{kernel: "no partition of this disk", order: "", slot: noUKI, rootSig: noUKI}},
+		"unsigned kernel image": {
+			func(s *small) { s.signUKI = keys.Pair{} },
+			map[string]string{signUKI: "it is not signed", order: "no good kernel image", slot: noUKI, rootSig: noUKI},
+		},
+		"stranger's kernel image": {
+			func(s *small) { s.signUKI = stranger.SecureBoot },
+			map[string]string{signUKI: "another certificate, of \"CN=Test stranger Secure Boot\"", order: "", slot: noUKI, rootSig: noUKI},
+		},
+		"stranger's boot loader": {
+			func(s *small) { s.signSD = stranger.SecureBoot },
+			map[string]string{"signature of EFI/BOOT/BOOTX64.EFI": "another certificate", "signature of EFI/systemd/systemd-bootx64.efi": "another certificate"},
+		},
+		"unsigned program beside": {
+			func(s *small) { s.more = []fat.File{memory("EFI/tools/shell.efi", s.sdBoot)} },
+			map[string]string{"signature of EFI/tools/shell.efi": "it is not signed"},
+		},
+		"no program at all": {
+			func(s *small) { s.more = []fat.File{memory("EFI/x.EFI", []byte("text"))} },
+			map[string]string{"signature of EFI/x.EFI": "not a usable EFI program"},
+		},
+		"another root hash": {
+			func(s *small) { s.cmdline = "roothash=" + strings.Repeat("11", 32) },
+			map[string]string{kernel: "no partition of this disk", order: "", slot: noUKI, rootSig: noUKI},
+		},
 		"no root hash":      {func(s *small) { s.cmdline = "ro" }, map[string]string{kernel: "roothash= 0 times", order: "", slot: noUKI, rootSig: noUKI}},
 		"misnamed":          {func(s *small) { s.uki = "EFI/Linux/semper_1.3.0+3-0.efi" }, map[string]string{"kernel image semper_1.3.0+3-0.efi": "its os-release says semper_1.2.0", order: "", slot: noUKI, rootSig: noUKI}},
 		"no certificate":    {func(s *small) { s.initrd = cpio("other", nil) }, map[string]string{kernel: "it has no file /verity.crt", order: "", slot: noUKI, rootSig: noUKI}},
@@ -232,8 +244,10 @@ func TestBadDisks(t *testing.T) {
 				}
 			}
 		}, map[string]string{slot: "labelled 9, but EFI/Linux/semper_1.2.0+3-0.efi, which boots it, is of version 1.2.0"}},
-		"other PARTUUID": {func(s *small) { s.table = func(t *gpt.Table) { t.Partitions[3].GUID[0] ^= 1 } },
-			map[string]string{kernel: "missing", order: "", slot: "it is being written"}},
+		"other PARTUUID": {
+			func(s *small) { s.table = func(t *gpt.Table) { t.Partitions[3].GUID[0] ^= 1 } },
+			map[string]string{kernel: "missing", order: "", slot: "it is being written"},
+		},
 		"writable root": {func(s *small) { s.table = func(t *gpt.Table) { t.Partitions[2].Attributes = 0 } }, map[string]string{"disk layout": "partition 3 (root-a)"}},
 		"one partition more": {func(s *small) {
 			s.table = func(t *gpt.Table) {
@@ -253,8 +267,10 @@ func TestBadDisks(t *testing.T) {
 		"grown disk": {func(s *small) {
 			s.after = func(f *os.File, plan layout.Plan) error { return f.Truncate(plan.DiskSize + mib) }
 		}, map[string]string{"partition table": "goes on behind the backup"}},
-		"not FAT": {func(s *small) { s.after = at("esp", 0, make([]byte, 512)...) },
-			map[string]string{"EFI system partition": "FAT32", slot: noUKI, rootSig: noUKI}},
+		"not FAT": {
+			func(s *small) { s.after = at("esp", 0, make([]byte, 512)...) },
+			map[string]string{"EFI system partition": "FAT32", slot: noUKI, rootSig: noUKI},
+		},
 		"tables differ": {func(s *small) {
 			s.after = func(f *os.File, plan layout.Plan) error {
 				esp := plan.Part("esp")
@@ -266,14 +282,22 @@ func TestBadDisks(t *testing.T) {
 				return at("esp", first+4*4000, 1, 2, 3, 4)(f, plan)
 			}
 		}, map[string]string{"EFI system partition": "the two tables differ", slot: noUKI, rootSig: noUKI}},
-		"ring of clusters": {func(s *small) { s.after = chain(60000, 60001, 60000) },
-			map[string]string{"EFI system partition": "is a ring", slot: noUKI, rootSig: noUKI}},
-		"chain into itself": {func(s *small) { s.after = chain(60000, 60001, 60002, 60001) },
-			map[string]string{"EFI system partition": "cluster 60001 follows two others", slot: noUKI, rootSig: noUKI}},
-		"chain behind the table": {func(s *small) { s.after = chain(lastEntry, 5) },
-			map[string]string{"EFI system partition": "clusters that there are not", slot: noUKI, rootSig: noUKI}},
-		"chain out of the table": {func(s *small) { s.after = chain(60000, 0x0ffffff0) },
-			map[string]string{"EFI system partition": "cluster 60000 is followed by 268435440", slot: noUKI, rootSig: noUKI}},
+		"ring of clusters": {
+			func(s *small) { s.after = chain(60000, 60001, 60000) },
+			map[string]string{"EFI system partition": "is a ring", slot: noUKI, rootSig: noUKI},
+		},
+		"chain into itself": {
+			func(s *small) { s.after = chain(60000, 60001, 60002, 60001) },
+			map[string]string{"EFI system partition": "cluster 60001 follows two others", slot: noUKI, rootSig: noUKI},
+		},
+		"chain behind the table": {
+			func(s *small) { s.after = chain(lastEntry, 5) },
+			map[string]string{"EFI system partition": "clusters that there are not", slot: noUKI, rootSig: noUKI},
+		},
+		"chain out of the table": {
+			func(s *small) { s.after = chain(60000, 0x0ffffff0) },
+			map[string]string{"EFI system partition": "cluster 60000 is followed by 268435440", slot: noUKI, rootSig: noUKI},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSmall(t)
@@ -368,20 +392,32 @@ func TestBadReleases(t *testing.T) {
 		trust  *payload.Trust
 		failed map[string]string
 	}{
-		"changed file": {after: func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "packages.lock"), []byte("kcol"), 0o600)
+		"changed file": {
+			after: func(dir string) error {
+				return os.WriteFile(filepath.Join(dir, "packages.lock"), []byte("kcol"), 0o600)
+			},
+			failed: map[string]string{"files of the release": "packages.lock has the SHA-256"},
 		},
-			failed: map[string]string{"files of the release": "packages.lock has the SHA-256"}},
-		"file more": {after: func(dir string) error { return os.WriteFile(filepath.Join(dir, "readme"), nil, 0o600) },
-			failed: map[string]string{"files of the release": "readme is not in the manifest"}},
-		"stranger's signature": {trust: &payload.Trust{Keys: stranger.Public.PayloadKeys(), Threshold: 1},
-			failed: map[string]string{"manifest": "0 are by trusted keys"}},
-		"payload not listed": {change: func(w *release.Writer, _ *release.Manifest) error { return os.Remove(w.Path("full.crau")) },
-			failed: map[string]string{"manifest": "it does not list full.crau"}},
-		"other root hash": {change: func(_ *release.Writer, m *release.Manifest) error { m.RootHash = strings.Repeat("00", 32); return nil },
-			failed: map[string]string{"update payload": "does not install the root hash", "disk and manifest agree": "the manifest says 1.2.0 and 0000"}},
-		"other epoch": {change: func(_ *release.Writer, m *release.Manifest) error { m.Epoch = 7; return nil },
-			failed: map[string]string{"update payload": "epoch 0, amd64), the manifest is of semper 1.2.0 (epoch 7"}},
+		"file more": {
+			after:  func(dir string) error { return os.WriteFile(filepath.Join(dir, "readme"), nil, 0o600) },
+			failed: map[string]string{"files of the release": "readme is not in the manifest"},
+		},
+		"stranger's signature": {
+			trust:  &payload.Trust{Keys: stranger.Public.PayloadKeys(), Threshold: 1},
+			failed: map[string]string{"manifest": "0 are by trusted keys"},
+		},
+		"payload not listed": {
+			change: func(w *release.Writer, _ *release.Manifest) error { return os.Remove(w.Path("full.crau")) },
+			failed: map[string]string{"manifest": "it does not list full.crau"},
+		},
+		"other root hash": {
+			change: func(_ *release.Writer, m *release.Manifest) error { m.RootHash = strings.Repeat("00", 32); return nil },
+			failed: map[string]string{"update payload": "does not install the root hash", "disk and manifest agree": "the manifest says 1.2.0 and 0000"},
+		},
+		"other epoch": {
+			change: func(_ *release.Writer, m *release.Manifest) error { m.Epoch = 7; return nil },
+			failed: map[string]string{"update payload": "epoch 0, amd64), the manifest is of semper 1.2.0 (epoch 7"},
+		},
 		"disk written over": {change: func(w *release.Writer, _ *release.Manifest) error {
 			plan, err := layout.NewPlan(slotSize, espSize, "amd64")
 			if err != nil {
@@ -389,10 +425,12 @@ func TestBadReleases(t *testing.T) {
 			}
 			return overwrite(w, "disk.raw", plan.Part("root-a").Offset()+300*4096+9, 1) // behind what dm-verity covers
 		}, failed: map[string]string{sameSlot: "byte 1228809 of the partition, behind the file's end, is not zero"}},
-		"payload spoilt": {change: func(w *release.Writer, _ *release.Manifest) error {
-			return overwrite(w, "full.crau", 3000, 1, 2, 3, 4, 5, 6, 7, 8)
+		"payload spoilt": {
+			change: func(w *release.Writer, _ *release.Manifest) error {
+				return overwrite(w, "full.crau", 3000, 1, 2, 3, 4, 5, 6, 7, 8)
+			},
+			failed: map[string]string{"update payload": ""},
 		},
-			failed: map[string]string{"update payload": ""}},
 		"/var on a released disk": {change: func(w *release.Writer, _ *release.Manifest) error {
 			f, err := os.OpenFile(w.Path("disk.raw"), os.O_RDWR, 0)
 			if err != nil {

@@ -74,7 +74,8 @@ func parseOSRelease(b []byte) (map[string]string, error) {
 
 func isFieldName(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; !(c >= 'A' && c <= 'Z' || c == '_' || i > 0 && c >= '0' && c <= '9') {
+		c := s[i]
+		if letter, digit := c >= 'A' && c <= 'Z' || c == '_', c >= '0' && c <= '9'; !letter && (!digit || i == 0) {
 			return false
 		}
 	}

@@ -183,7 +183,7 @@ func TestSymbolsOfTheStubAreLeftOut(t *testing.T) {
 		t.Errorf("%d bytes with a stub that has symbols, %d without", len(with), len(without))
 	}
 	f, err := pe.NewFile(bytes.NewReader(with))
-	if err != nil || f.PointerToSymbolTable != 0 || f.NumberOfSymbols != 0 || f.FileHeader.Characteristics&8 == 0 {
+	if err != nil || f.PointerToSymbolTable != 0 || f.NumberOfSymbols != 0 || f.Characteristics&8 == 0 {
 		t.Errorf("%+v %v", f, err)
 	}
 }
@@ -209,7 +209,8 @@ func TestAssembleRefuses(t *testing.T) {
 		"foreign sbat":    {func(p *uki.Parts) { p.Stub = bytes.Replace(p.Stub, []byte("sbat,1,"), []byte("tabs,1,"), 1) }, "begins with"},
 		"too many sections": {func(p *uki.Parts) {
 			p.Stub = ukitest.Build(ukitest.Options{Headers: 512, Sections: []ukitest.Section{
-				{Name: ".text", Data: []byte{1}}, {Name: ".b", Data: []byte{1}}, {Name: ".c", Data: []byte{1}}}})
+				{Name: ".text", Data: []byte{1}}, {Name: ".b", Data: []byte{1}}, {Name: ".c", Data: []byte{1}},
+			}})
 		}, "headers have room for 4 sections, 9 are needed"},
 		"too large": {func(p *uki.Parts) { p.Initrd = make([]byte, uki.MaxSize) }, "the limit is 268435456"},
 	}
