@@ -92,6 +92,9 @@ func (d *Disk) Serve() {
 	})
 }
 
+// Size returns the disk's size in bytes.
+func (d *Disk) Size() int64 { return d.size }
+
 // Off is closed when the power was cut.
 func (d *Disk) Off() <-chan struct{} { return d.off }
 
