@@ -7,6 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -342,6 +345,49 @@ func unsizedBomb(n int) []byte {
 		b = append(b, byte(header), byte(header>>8), byte(header>>16), 0)
 	}
 	return b
+}
+
+// TestBombMemory makes sure that a blob that would grow is stopped at the size that the manifest says, not after.
+func TestBombMemory(t *testing.T) {
+	bombs := map[string][]byte{"one frame": compressed(make([]byte, 8<<20)), "many frames": concatenated(64<<10, 120), "unsized": unsizedBomb(8 << 20)}
+	var x executor
+	if _, err := x.decode(&operation{size: 64 << 10}, compressed(make([]byte, 64<<10))); err != nil { // makes the decoder and its buffers
+		t.Fatal(err)
+	}
+	for name, blob := range bombs {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := x.decode(&operation{size: 64 << 10}, blob)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+			t.Errorf("%s: %d bytes allocated to find out", name, n)
+		}
+	}
+}
+
+// TestManyOperations are partitions that would fit the manifest's size limit, but have more than anyone needs.
+func TestManyOperations(t *testing.T) {
+	block := &updatemetadata.Extent{StartBlock: proto.Uint64(0), NumBlocks: proto.Uint64(1)}
+	zero := &updatemetadata.InstallOperation{Type: opZero.Enum(), DstExtents: []*updatemetadata.Extent{block}}
+	for _, c := range []struct {
+		want string
+		ops  []*updatemetadata.InstallOperation
+	}{
+		{"more than 1048576 extents", []*updatemetadata.InstallOperation{{Type: opZero.Enum(), DstExtents: slices.Repeat([]*updatemetadata.Extent{block}, maxExtents+1)}}},
+		{"more than 1048576 operations", slices.Repeat([]*updatemetadata.InstallOperation{zero}, maxOperations+1)},
+	} {
+		err := new(Manifest).addPartition(&updatemetadata.PartitionUpdate{
+			PartitionName:    proto.String("root"),
+			NewPartitionInfo: &updatemetadata.PartitionInfo{Size: proto.Uint64(MaxPartitionSize), Hash: make([]byte, 32)},
+			Operations:       c.ops,
+		})
+		if ReasonOf(err) != BadManifest || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("want %q: %v", c.want, err)
+		}
+	}
 }
 
 // TestHeaderSizes are the sizes that are refused before anything of that size is read or allocated.
