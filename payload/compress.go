@@ -38,8 +38,6 @@ func compress(ctx context.Context, w io.Writer, m *Manifest, opts *WriteOptions)
 	if err != nil {
 		return 0, err
 	}
-	defer p.enc.Close()
-	defer p.dec.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	inFlight := 2*opts.Workers + 1
 	free := make(chan *chunk, inFlight)
@@ -123,7 +121,7 @@ func compress(ctx context.Context, w io.Writer, m *Manifest, opts *WriteOptions)
 	return hits, err
 }
 
-// packer turns data into blobs. It is used by all workers at once.
+// packer turns data into blobs. It is used by all workers at once. Encoder and decoder only see whole chunks, so they have nothing to close.
 type packer struct {
 	enc   *zstd.Encoder
 	dec   *zstd.Decoder

@@ -123,14 +123,8 @@ func compressed(b []byte) []byte {
 	return enc.EncodeAll(b, nil)
 }
 
-// concatenated returns a blob of many small frames that decode to n bytes each, sum of their sizes unannounced.
-func concatenated(n, frames int) []byte {
-	var out []byte
-	for range frames {
-		out = append(out, compressed(make([]byte, n))...)
-	}
-	return out
-}
+// concatenated returns a blob of many frames that decode to n bytes each.
+func concatenated(n, frames int) []byte { return bytes.Repeat(compressed(make([]byte, n)), frames) }
 
 // TestHostile applies payloads that are wrong in one way each, but signed (where the case is not about signatures) by the right key.
 func TestHostile(t *testing.T) {

@@ -269,7 +269,7 @@ func TestFailedForGood(t *testing.T) {
 	if ReasonOf(first) != WriteFailed {
 		t.Fatalf("reason %q: %v", ReasonOf(first), first)
 	}
-	if _, again := a.Apply(context.Background(), bytes.NewReader(b[a.Offset():])); again != first {
+	if _, again := a.Apply(context.Background(), bytes.NewReader(b[a.Offset():])); !errors.Is(again, first) {
 		t.Errorf("second call: %v", again)
 	}
 }
