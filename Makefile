@@ -29,7 +29,8 @@ programs: ## build every program into bin/
 
 .PHONY: demo
 demo: packages programs ## build Semper OS 1.0.0 to 1.2.0, boot it, watch it update and go back
-	$(GO) run ./qemu-tests/demo --bin $(BIN) --images images --out $(OUT)/demo
+	@scripts/image $(BIN) images/semper $(OUT)/demo/images/semper
+	$(GO) run ./qemu-tests/demo --bin $(BIN) --images $(OUT)/demo/images --out $(OUT)/demo
 
 .PHONY: test
 test: packages programs ## every test, QEMU ones included (under 40 minutes on two cores)

@@ -107,6 +107,27 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	return &b.result, nil
 }
 
+// Download brings the locked packages of an image into the cache and builds nothing. Of the options only Image, Cache,
+// Mirrors, Terminal and Clock count. It returns how many packages there are, and their size in bytes.
+func Download(ctx context.Context, o Options) (packages int, size int64, err error) {
+	b := &build{Options: o}
+	if err := b.readImage(); err != nil {
+		return 0, 0, err
+	}
+	return len(b.lock.Packages), debs.Total(b.lock.Packages), b.fetch(ctx)
+}
+
+// readImage reads the recipe and the lock that belongs to it.
+func (b *build) readImage() (err error) {
+	if b.recipe, err = recipe.Load(b.Image); err != nil {
+		return err
+	}
+	if b.lock, err = lock.Load(b.recipe.Dir()); err != nil {
+		return err
+	}
+	return b.lock.Check(b.recipe)
+}
+
 // check reads all input and refuses what is wrong with it.
 func (b *build) check() (err error) {
 	if err := tools.CheckHost(tools.ForBuild); err != nil {
@@ -115,13 +136,7 @@ func (b *build) check() (err error) {
 	if err := layout.CheckVersion(b.Version); err != nil {
 		return fault.Wrap(fault.Usage, fmt.Errorf("--version: %w", err))
 	}
-	if b.recipe, err = recipe.Load(b.Image); err != nil {
-		return err
-	}
-	if b.lock, err = lock.Load(b.recipe.Dir()); err != nil {
-		return err
-	}
-	if err := b.lock.Check(b.recipe); err != nil {
+	if err := b.readImage(); err != nil {
 		return err
 	}
 	if b.keys, err = keys.Load(b.Keys); err != nil {

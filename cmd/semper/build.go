@@ -19,6 +19,7 @@ func newBuildCommand() *cobra.Command {
 		o      image.Options
 		mirror mirrorFlags
 		again  bool
+		only   bool
 	)
 	c := &cobra.Command{
 		Use:   "build IMAGE --version VERSION --keys DIR",
@@ -33,13 +34,16 @@ func newBuildCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			o.Image, o.Mirrors = args[0], mirror.withEnvironment()
+			o.Terminal, o.Clock = os.Stderr, time.Now
+			if only {
+				return download(c, o, asJSON)
+			}
 			for _, f := range []struct{ name, value string }{{"version", o.Version}, {"keys", o.Keys}} {
 				if f.value == "" {
 					return fault.New(fault.Usage, "%s: --%s is missing (see '%s --help')", c.CommandPath(), f.name, c.CommandPath())
 				}
 			}
-			o.Image, o.Mirrors = args[0], mirror.withEnvironment()
-			o.Terminal, o.Clock = os.Stderr, time.Now
 			result, err := image.Build(c.Context(), o)
 			if err != nil {
 				return err
@@ -65,8 +69,21 @@ func newBuildCommand() *cobra.Command {
 	flags.StringVar(&o.Programs, "programs", defaultPrograms(), "folder with semper-init, semperd, semper-installd and semperctl for the image")
 	flags.StringArrayVar(&o.Overlays, "overlay", nil, "another folder laid over the root, after the image's own tree/ (may be repeated)")
 	flags.BoolVar(&o.Replace, "replace", false, "replace a release of this version that is there already")
+	flags.BoolVar(&only, "download-only", false, "bring the locked packages into the cache and build nothing; needs no root, version or keys")
 	flags.BoolVar(&again, "reproducible-check", false, "build a second time without cached steps, and compare every byte")
 	return c
+}
+
+func download(c *cobra.Command, o image.Options, asJSON bool) error {
+	n, size, err := image.Download(c.Context(), o)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(c.OutOrStdout()).Encode(map[string]int64{"packages": int64(n), "bytes": size})
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%d packages (%s) are in %s\n", n, progress.Size(size), o.Cache)
+	return nil
 }
 
 func printBuild(c *cobra.Command, r *image.Result, compared bool) {
