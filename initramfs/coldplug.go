@@ -20,17 +20,21 @@ const maxModalias = 4096
 func modaliases(sys string) []string {
 	buses, _ := os.ReadDir(filepath.Join(sys, "bus"))
 	var all []string
+	add := func(file string) {
+		b, err := os.ReadFile(file)
+		if err != nil || len(b) > maxModalias {
+			return // most devices of some buses have none
+		}
+		if s := strings.TrimSpace(string(b)); s != "" {
+			all = append(all, s)
+		}
+	}
+	add(filepath.Join(sys, "devices/system/cpu/modalias")) // one for all processors
 	for _, bus := range buses {
 		dir := filepath.Join(sys, "bus", bus.Name(), "devices")
 		devices, _ := os.ReadDir(dir)
 		for _, d := range devices {
-			b, err := os.ReadFile(filepath.Join(dir, d.Name(), "modalias"))
-			if err != nil || len(b) > maxModalias {
-				continue // most devices of some buses have none
-			}
-			if s := strings.TrimSpace(string(b)); s != "" {
-				all = append(all, s)
-			}
+			add(filepath.Join(dir, d.Name(), "modalias"))
 		}
 	}
 	slices.Sort(all)
@@ -40,19 +44,24 @@ func modaliases(sys string) []string {
 // coldplug loads the drivers of the devices that are there, and of those that appear because a driver was loaded.
 type coldplug struct {
 	index   *modules.Index
-	loader  *modules.Loader
+	load    func(name string) error
+	wake    func() // called when the last of several drivers is loaded
 	console *Console
 	sys     string
 	asked   map[string]bool // modaliases seen
-	errs    []error
+
+	mu   sync.Mutex
+	busy int // devices whose drivers are being loaded
+	errs []error
 }
 
-// round loads what the devices ask for that were not there in the last round, modules of different devices at the same time, and reports whether there
-// were any. Errors are kept: a driver that refuses its device is worth a line only if the disk does not appear.
+func newColdplug(index *modules.Index, load func(string) error, wake func(), console *Console, sys string) *coldplug {
+	return &coldplug{index: index, load: load, wake: wake, console: console, sys: sys, asked: map[string]bool{}}
+}
+
+// round starts to load what the devices ask for that were not there in the last round, drivers of different devices at the same time, and reports whether there
+// were any such devices.
 func (c *coldplug) round() (fresh bool) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, 8)
 	for _, alias := range modaliases(c.sys) {
 		if c.asked[alias] {
 			continue
@@ -63,23 +72,45 @@ func (c *coldplug) round() (fresh bool) {
 		if len(names) == 0 {
 			continue
 		}
-		wg.Add(1)
-		limit <- struct{}{}
-		guarded(func() {
-			defer func() { <-limit; wg.Done() }()
-			for _, n := range names {
-				err := c.loader.Load(n)
-				c.console.Debugf("%s wants %s: %s", alias, n, outcome(err))
-				if err != nil && !errors.Is(err, unix.ENODEV) {
-					mu.Lock()
-					c.errs = append(c.errs, fmt.Errorf("%w (for %s)", err, alias))
-					mu.Unlock()
-				}
-			}
-		})
+		c.mu.Lock()
+		c.busy++
+		c.mu.Unlock()
+		guarded(func() { c.loadFor(alias, names) })
 	}
-	wg.Wait()
 	return fresh
+}
+
+// loadFor loads a device's drivers one after the other. Errors are kept: a driver that refuses its device is worth a line only if the disk does not appear.
+func (c *coldplug) loadFor(alias string, names []string) {
+	for _, n := range names {
+		err := c.load(n)
+		c.console.Debugf("%s wants %s: %s", alias, n, outcome(err))
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			c.mu.Lock()
+			c.errs = append(c.errs, fmt.Errorf("%w (for %s)", err, alias))
+			c.mu.Unlock()
+		}
+	}
+	c.mu.Lock()
+	c.busy--
+	idle := c.busy == 0
+	c.mu.Unlock()
+	if idle {
+		c.wake()
+	}
+}
+
+// idle reports whether no driver is being loaded.
+func (c *coldplug) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.busy == 0
+}
+
+func (c *coldplug) failures() []error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.errs)
 }
 
 func outcome(err error) string {
@@ -89,33 +120,40 @@ func outcome(err error) string {
 	return "loaded"
 }
 
-// uevents opens the kernel's channel of device events and returns a channel that has a value when something happened since it was last read. Which
-// device it was does not matter: a round costs a few milliseconds.
-func uevents() (<-chan struct{}, error) {
+// doorbell wakes the one who waits, however often it is rung before.
+type doorbell chan struct{}
+
+func newDoorbell() doorbell { return make(doorbell, 1) }
+
+func (d doorbell) ring() {
+	select {
+	case d <- struct{}{}:
+	default:
+	}
+}
+
+// uevents rings whenever the kernel tells of a device. Which one it is does not matter: to look at all of them costs a few milliseconds.
+func uevents(ring func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
-		return nil, fmt.Errorf("device events: %w", err)
+		return fmt.Errorf("device events: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("device events: %w", err)
+		return fmt.Errorf("device events: %w", err)
 	}
-	happened := make(chan struct{}, 1)
 	guarded(func() {
 		b := make([]byte, 64<<10)
 		for {
 			_, _, err := unix.Recvfrom(fd, b, 0)
 			switch {
 			case errors.Is(err, unix.EINTR):
-				continue
 			case err != nil && !errors.Is(err, unix.ENOBUFS): // ENOBUFS: events were lost, which is an event
 				return
-			}
-			select {
-			case happened <- struct{}{}:
 			default:
+				ring()
 			}
 		}
 	})
-	return happened, nil
+	return nil
 }

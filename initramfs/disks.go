@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,73 +142,80 @@ func readTable(d disk, rootHash verity.RootHash) tableOf {
 type reader struct {
 	rootHash verity.RootHash
 	read     func(disk, verity.RootHash) tableOf
-	results  chan tableOf
-	known    map[string]tableOf // by disk.key
-	pending  map[string]disk
+	wake     func() // called after every answer
+
+	mu      sync.Mutex
+	known   map[string]tableOf // by disk.key
+	pending map[string]disk
+	stale   map[string]bool
 }
 
-func newReader(rootHash verity.RootHash, read func(disk, verity.RootHash) tableOf) *reader {
-	return &reader{rootHash: rootHash, read: read, results: make(chan tableOf, 1), known: map[string]tableOf{}, pending: map[string]disk{}}
+func newReader(rootHash verity.RootHash, read func(disk, verity.RootHash) tableOf, wake func()) *reader {
+	return &reader{rootHash: rootHash, read: read, wake: wake, known: map[string]tableOf{}, pending: map[string]disk{}, stale: map[string]bool{}}
 }
 
-// grace is how long the other disks get to answer once one has the partitions.
-const grace = time.Second
-
-// scan reads the disks that it has not seen and returns those that carry the root hash, the preferred one first. It waits at most patience for answers.
-func (r *reader) scan(disks []disk, patience time.Duration) []tableOf {
+// scan starts to read the disks that it has not seen.
+func (r *reader) scan(disks []disk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, d := range disks {
 		k := d.key()
-		if _, ok := r.known[k]; ok {
+		_, known := r.known[k]
+		if _, pending := r.pending[k]; known && !r.stale[k] || pending {
 			continue
 		}
-		if _, ok := r.pending[k]; ok {
-			continue
-		}
+		delete(r.stale, k)
 		r.pending[k] = d
-		guarded(func() { r.results <- r.read(d, r.rootHash) })
+		guarded(func() {
+			t := r.read(d, r.rootHash)
+			r.mu.Lock()
+			delete(r.pending, k)
+			r.known[k] = t
+			r.mu.Unlock()
+			r.wake()
+		})
 	}
-	timeout := time.After(patience)
-	for len(r.pending) > 0 {
-		select {
-		case t := <-r.results:
-			delete(r.pending, t.disk.key())
-			r.known[t.disk.key()] = t
-		case <-timeout:
-			return r.found()
-		}
-	}
-	return r.found()
 }
 
-func (r *reader) found() []tableOf {
-	var found []tableOf
+// found returns the disks that carry the root hash, the preferred one first, and whether all have answered.
+func (r *reader) found() (found []tableOf, idle bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, t := range r.known {
 		if t.err == nil {
 			found = append(found, t)
 		}
 	}
 	slices.SortFunc(found, func(a, b tableOf) int { return compareDisks(a.disk, b.disk) })
-	return found
+	return found, len(r.pending) == 0
 }
 
-// forget lets the disks that failed to answer, or whose table was not readable, be read again: a disk may say it is there before it can read.
+// forget lets the disks whose table could not be read, or is not the one, be read again: a disk may say that it is there before it can be read. What is known of
+// them stays known until then.
 func (r *reader) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for k, t := range r.known {
 		if t.err != nil {
-			delete(r.known, k)
+			r.stale[k] = true
 		}
 	}
 }
 
 // report says for each disk why it is not the one.
 func (r *reader) report() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var lines []string
 	for _, t := range r.known {
 		if t.err != nil {
 			lines = append(lines, fmt.Sprintf("%s (%s): %s", t.disk.node(), size(t.disk.size), whyNot(t)))
 		}
 	}
-	for _, d := range r.pending {
+	for k, d := range r.pending {
+		if _, ok := r.known[k]; ok {
+			continue
+		}
 		lines = append(lines, fmt.Sprintf("%s (%s): does not answer", d.node(), size(d.size)))
 	}
 	slices.Sort(lines)

@@ -23,6 +23,6 @@
 // Released images are the same bits everywhere, so a second disk with the same version (a clone, an installation stick, a disk behind two paths) has the same
 // PARTUUIDs. Their roots are equal by verification; what differs is /var. Refusing to start would let a forgotten stick stop a server, so one is chosen,
 // the same one at every boot: disks that are fixed before those that are removable or behind USB, then the lowest device path in sysfs in natural order
-// (the bus address, which unlike the name sda does not depend on who answered first; only multi-path NVMe devices have a path without it). The choice is among the disks that answer by the time that the first
-// one has been found, a second of grace included; it is printed, and boot.json lists the others.
+// (the bus address, which unlike the name sda does not depend on who answered first; only multi-path NVMe devices have a path without it). The choice is made when every driver that devices asked
+// for is loaded and every disk has answered, but at most half a second after the first of them was found; it is printed, and boot.json lists the others.
 package initramfs

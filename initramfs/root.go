@@ -73,11 +73,15 @@ func checkSlot(disk io.ReaderAt, t tableOf, rootHash verity.RootHash, certs []*x
 		io.NewSectionReader(disk, data.Offset(), data.Size()), data.Size(),
 		io.NewSectionReader(disk, hash.Offset(), hash.Size()), hash.Size(), rootHash)
 	if err != nil {
-		what, at := "The system is damaged: it does not match its root hash", where(t.slot.Verity)
-		if !fault.Is(err, fault.Verification) && !fault.Is(err, fault.Input) {
-			what, at = "The disk cannot be read", where(t.slot.Root)
+		what, at, do := "The system is damaged: it does not match its root hash", where(t.slot.Verity), "if this comes back after an update, the disk is failing"
+		var block *verity.BlockError
+		if errors.As(err, &block) && block.Level < 0 {
+			at = where(t.slot.Root)
 		}
-		return verity.Superblock{}, &Failure{What: what, Where: at, Err: err}
+		if !fault.Is(err, fault.Verification) && !fault.Is(err, fault.Input) {
+			what, do = "The disk cannot be read", ""
+		}
+		return verity.Superblock{}, &Failure{What: what, Where: at, Err: err, Do: do}
 	}
 	return sb, nil
 }

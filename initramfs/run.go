@@ -23,9 +23,10 @@ import (
 )
 
 const (
-	diskPatience  = 30 * time.Second // since the last new device
-	diskLimit     = 2 * time.Minute  // whatever still appears
-	watchdogLimit = 4 * time.Minute  // for everything but programs that have limits of their own
+	grace         = 500 * time.Millisecond // for a preferred disk, once one was found; see the package's documentation
+	diskPatience  = 30 * time.Second       // since the last new device
+	diskLimit     = 2 * time.Minute        // whatever still appears
+	watchdogLimit = 4 * time.Minute        // for everything but programs that have limits of their own
 	restartDelay  = 5 * time.Second
 )
 
@@ -199,18 +200,18 @@ func (b *boot) findDisk() (tableOf, error) {
 		return tableOf{}, err
 	}
 	b.loader = modules.NewLoader(index, insertModule(b.cmdline.Params))
-	happened, err := uevents()
-	if err != nil {
+	bell := newDoorbell()
+	if err := uevents(bell.ring); err != nil {
 		return tableOf{}, err
 	}
 	// No device asks for these; they load while the disks are looked for. Who needs one asks again, and hears of its failure.
 	guarded(func() { _ = b.load(RootModules) })
-	plug := &coldplug{index: index, loader: b.loader, console: b.console, sys: sysDir, asked: map[string]bool{}}
-	disks := newReader(b.cmdline.RootHash, readTable)
-	quietSince := time.Now()
+	plug := newColdplug(index, b.loader.Load, bell.ring, b.console, sysDir)
+	disks := newReader(b.cmdline.RootHash, readTable, bell.ring)
 	retry := time.NewTicker(time.Second)
 	defer retry.Stop()
-	said := time.Now()
+	quietSince, said := time.Now(), time.Now()
+	var firstFound time.Time
 	for known := -1; ; {
 		if plug.round() {
 			quietSince = time.Now()
@@ -219,18 +220,24 @@ func (b *boot) findDisk() (tableOf, error) {
 		if len(present) != known {
 			known, quietSince = len(present), time.Now()
 		}
-		if found := disks.scan(present, grace); len(found) > 0 {
+		disks.scan(present)
+		found, idle := disks.found()
+		if len(found) > 0 && firstFound.IsZero() {
+			firstFound = time.Now()
+			time.AfterFunc(grace, bell.ring)
+		}
+		if len(found) > 0 && (idle && plug.idle() || time.Since(firstFound) >= grace) {
 			b.console.Debugf("%d modules loaded", b.loader.Loaded())
 			return b.choose(found), nil
 		}
 		if waited := time.Since(b.start); time.Since(quietSince) > diskPatience || waited > diskLimit {
-			for _, err := range plug.errs {
+			for _, err := range plug.failures() {
 				b.console.Printf("%v", err)
 			}
 			return tableOf{}, errNoDisk(b.cmdline.RootHash, disks.report(), waited)
 		}
 		select {
-		case <-happened:
+		case <-bell:
 		case <-retry.C:
 			disks.forget()
 		}
