@@ -107,7 +107,7 @@ func runProbe(ctx context.Context, a *arch, accel Accel) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("a trial guest did not finish in %s (%s)", kvmProbeTime, line)
 	}
-	return fmt.Errorf("a trial guest failed: %v (%s)", err, line)
+	return fmt.Errorf("a trial guest failed: %w (%s)", err, line)
 }
 
 // runLocked runs cmd from a thread of its own. The kernel sends the parent-death signal when the *thread* that forked ends, so that

@@ -31,10 +31,9 @@ func (c Credential) check() error {
 	if c.Name == "" || c.Name == "." || c.Name == ".." || len(c.Name) > 255 {
 		return fault.New(fault.Usage, "credential name %q is not a file name of 1 to 255 characters", c.Name)
 	}
-	for _, r := range c.Name {
-		if !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-@", r)) {
-			return fault.New(fault.Usage, "credential name %q holds the character %q", c.Name, r)
-		}
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@"
+	if i := strings.IndexFunc(c.Name, func(r rune) bool { return !strings.ContainsRune(letters, r) }); i >= 0 {
+		return fault.New(fault.Usage, "credential name %q holds the character %q", c.Name, []rune(c.Name[i:])[0])
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func (s *shell) run(ctx context.Context, gone <-chan struct{}, command string, s
 	if err != nil {
 		return "", err
 	}
-	defer session.Close()
+	defer func() { _ = session.Close() }() // it says EOF when the command has ended
 	out := &limited{max: maxOutput}
 	session.Stdout, session.Stderr, session.Stdin = out, out, stdin
 	result := make(chan error, 1)
@@ -250,7 +250,7 @@ func (s *shell) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client != nil {
-		s.client.Close()
+		_ = s.client.Close() // of a connection that is given up
 		s.client = nil
 	}
 }

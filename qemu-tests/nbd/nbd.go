@@ -342,7 +342,7 @@ func (d *Disk) request(r io.Reader, w *bufio.Writer) error {
 		err = d.flush()
 	case cmdRead:
 		if !inside || length > maxRequest {
-			errno, length = errnoInvalid, 0
+			errno = errnoInvalid
 			break
 		}
 		data = make([]byte, length)

@@ -132,7 +132,7 @@ func (s *Server) WaitMachine(ctx context.Context, what string, ok func(api.Machi
 			return last, fmt.Errorf("wait for %s at the server: %w", what, s.daemon.ended())
 		case <-ctx.Done():
 			seen, _ := json.MarshalIndent(last, "    ", "  ")
-			return last, fmt.Errorf("the server did not show %s: %w (last error: %v); it last said:\n    %s", what, context.Cause(ctx), err, seen)
+			return last, fmt.Errorf("the server did not show %s: %w; it last said:\n    %s", what, errors.Join(context.Cause(ctx), err), seen)
 		}
 	}
 }
