@@ -54,15 +54,18 @@ func TestCapturedRequests(t *testing.T) {
 		{"flatcar-4-applied", false, Event{Type: 3, Result: 1}, "installed the update; the reboot is still to come", false},
 		{"flatcar-later-check-empty-previousversion", true, Event{Type: 3, Result: 2}, "checked in", true},
 		{
-			"flatcar-rolled-back", true, Event{Type: 3, Result: 0, ErrorCode: 44},
+			"flatcar-rolled-back", true,
+			Event{Type: 3, Result: 0, ErrorCode: 44},
 			"the update failed: the new version was booted, and the machine went back to the old one (code 44 rollback)", false,
 		},
 		{
-			"flatcar-failed-bad-signature", false, Event{Type: 3, Result: 0, ErrorCode: 18 | FlagOtherServer},
+			"flatcar-failed-bad-signature", false,
+			Event{Type: 3, Result: 0, ErrorCode: 18 | FlagOtherServer},
 			"the update failed: the payload is not signed by a trusted key (code 18 payload-signature)", false,
 		},
 		{
-			"flatcar-failed-bad-blob-hash", false, Event{Type: 3, Result: 0, ErrorCode: 29 | FlagOtherServer},
+			"flatcar-failed-bad-blob-hash", false,
+			Event{Type: 3, Result: 0, ErrorCode: 29 | FlagOtherServer},
 			"the update failed: an operation's data has another hash than the manifest says (code 29 operation-hash)", false,
 		},
 	} {

@@ -445,7 +445,7 @@ func TestRefusedUpdateRequests(t *testing.T) {
 		})
 	}
 	t.Run("malformed host", func(t *testing.T) {
-		r := httptest.NewRequest("POST", "/v1/update", strings.NewReader(good))
+		r := httptest.NewRequest(http.MethodPost, "/v1/update", strings.NewReader(good))
 		r.Host = "a\"><script>"
 		w := httptest.NewRecorder()
 		if f.s.Handler().ServeHTTP(w, r); w.Code != 400 {
@@ -669,7 +669,7 @@ func FuzzUpdate(f *testing.F) {
 	f.Cleanup(func() { s.Close() })
 	h := s.Handler()
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r := httptest.NewRequest("POST", "/v1/update", bytes.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "/v1/update", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "text/xml")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)

@@ -116,8 +116,10 @@ func TestStrangeServers(t *testing.T) {
 		want string
 	}{
 		{"no JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, fault.Input, "is no semper-server"},
-		{"error without JSON", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }, fault.Input, "the server answered 404 Not Found"},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 307) }, fault.Network, "the server redirects"},
+		{"error without JSON", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, fault.Input, "the server answered 404 Not Found"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusTemporaryRedirect)
+		}, fault.Network, "the server redirects"},
 		{"more than there is", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"offset":8000}`)) }, fault.Input, "claims to have 8000 of 8000 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -125,13 +125,17 @@ func TestDecide(t *testing.T) {
 		{"the same", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, channel("1.1.0"), "", UpToDate, "the machine runs 1.1.0, the release of channel stable"},
 		{"older", Machine{ID: "m", Arch: "amd64", Version: "1.3.0"}, channel("1.1.0"), "", UpToDate, "the machine runs 1.3.0, which is newer than 1.1.0, the release of channel stable"},
 		{
-			"failed before", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, channel("1.2.0"), "", FailedBefore,
+			"failed before",
+			Machine{ID: "m", Arch: "amd64", Version: "1.1.0"},
+			channel("1.2.0"), "", FailedBefore,
 			"1.2.0 failed on this machine on 2026-01-02 03:04:05 UTC and is not offered to it again: health check web failed (code 44 rollback)",
 		},
 		{"another version failed", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, channel("1.2.1"), "1.2.1", Newer, "1.2.1, the release of channel stable, is newer than 1.1.0"},
 		{"at the oldest version that can follow", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, least(channel("2.0.0"), "1.1.0"), "2.0.0", Newer, "2.0.0, the release of channel stable, is newer than 1.1.0"},
 		{
-			"below it", Machine{ID: "m", Arch: "amd64", Version: "1.0.9"}, least(channel("2.0.0"), "1.1.0"), "", TooOld,
+			"below it",
+			Machine{ID: "m", Arch: "amd64", Version: "1.0.9"},
+			least(channel("2.0.0"), "1.1.0"), "", TooOld,
 			"2.0.0, the release of channel stable, can only be reached from 1.1.0 or newer, and the machine runs 1.0.9",
 		},
 		{"pre-release", Machine{ID: "m", Arch: "amd64", Version: "1.1.0~rc1"}, channel("1.1.0"), "1.1.0", Newer, "1.1.0, the release of channel stable, is newer than 1.1.0~rc1"},
@@ -162,8 +166,14 @@ func TestRoles(t *testing.T) {
 		role, need Role
 		want       bool
 	}{
-		{Viewer, Viewer, true}, {Viewer, Publisher, false}, {Publisher, Viewer, true}, {Publisher, Admin, false}, {Admin, Publisher, true},
-		{"", Viewer, false}, {"root", Viewer, false}, {Admin, "", false},
+		{Viewer, Viewer, true},
+		{Viewer, Publisher, false},
+		{Publisher, Viewer, true},
+		{Publisher, Admin, false},
+		{Admin, Publisher, true},
+		{"", Viewer, false},
+		{"root", Viewer, false},
+		{Admin, "", false},
 	} {
 		if got := c.role.Covers(c.need); got != c.want {
 			t.Errorf("%q covers %q: %v", c.role, c.need, got)

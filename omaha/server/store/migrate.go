@@ -23,7 +23,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fault.Wrap(fault.IO, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // gives it back to the pool
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fault.Wrap(fault.IO, err)
 	}

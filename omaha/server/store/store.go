@@ -102,12 +102,10 @@ func open(ctx context.Context, path string) (*Store, error) {
 	}
 	s.write.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.write); err != nil {
-		s.write.Close()
-		return nil, fmt.Errorf("open the database %s: %w", path, err)
+		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), s.write.Close())
 	}
 	if s.read, err = sql.Open("sqlite", dsn); err != nil {
-		s.write.Close()
-		return nil, fault.Wrap(fault.IO, err)
+		return nil, errors.Join(fault.Wrap(fault.IO, err), s.write.Close())
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)

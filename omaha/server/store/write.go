@@ -121,7 +121,7 @@ func (s *Store) transaction(do func(context.Context, *sql.Conn) error) error {
 	if err != nil {
 		return failed("begin", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // gives it back to the pool
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return failed("begin", err)
 	}
