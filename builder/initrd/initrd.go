@@ -90,9 +90,10 @@ func Build(o Options) (*Result, error) {
 	return &Result{Bytes: packed, Size: int64(archive.Len()), Modules: set}, nil
 }
 
+// compress uses the default level: the best one makes the archive a tenth smaller and takes fourteen times as long.
 func compress(b []byte) ([]byte, error) {
 	var out bytes.Buffer
-	w, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window))
+	w, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window))
 	if err != nil {
 		return nil, err
 	}

@@ -125,6 +125,9 @@ func (db *database) closure(names []string) ([]string, error) {
 			set[n] = true
 			for _, d := range db.needs[n] {
 				set[d] = true
+				if db.files[d] == "" {
+					missing = append(missing, d)
+				}
 			}
 		case !db.builtin[n]:
 			missing = append(missing, n)
