@@ -22,7 +22,7 @@ func (b *build) assemble(ctx context.Context, made *base) error {
 	if err != nil {
 		return err
 	}
-	defer w.Abort()
+	defer func() { _ = w.Abort() }() // after a failure, which is what gets reported; after Commit it does nothing
 	archive, err := b.initrd(made)
 	if err != nil {
 		return err

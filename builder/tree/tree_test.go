@@ -120,8 +120,14 @@ func TestTarIsWhatGNUTarReads(t *testing.T) {
 func TestPut(t *testing.T) {
 	tr := New()
 	for _, c := range []struct{ path, why string }{
-		{"/abs", "absolute"}, {"a/../b", "not clean"}, {"", "empty"}, {"..", "outside"}, {"../x", "outside"}, {"a//b", "not clean"},
-		{"x\x00y", "NUL"}, {strings.Repeat("a", 5000), "too long"},
+		{"/abs", "absolute"},
+		{"a/../b", "not clean"},
+		{"", "empty"},
+		{"..", "outside"},
+		{"../x", "outside"},
+		{"a//b", "not clean"},
+		{"x\x00y", "NUL"},
+		{strings.Repeat("a", 5000), "too long"},
 	} {
 		if err := tr.PutFile(c.path, 0o644, nil); !fault.Is(err, fault.Input) {
 			t.Errorf("%s path accepted: %v", c.why, err)
