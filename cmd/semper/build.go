@@ -66,6 +66,7 @@ func newBuildCommand() *cobra.Command {
 	flags.StringVar(&o.Keys, "keys", "", "folder of the image's keys ('semper keys new' makes one)")
 	flags.StringVar(&o.Out, "out", "out", "where the release directory appears")
 	flags.StringVar(&o.Cache, "cache", defaultCache(), "downloaded packages and finished steps")
+	flags.StringVar(&o.Steps, "steps", "", "finished steps, when they are not to be shared (default: below --cache)")
 	flags.StringVar(&o.Programs, "programs", defaultPrograms(), "folder with semper-init, semperd, semper-installd and semperctl for the image")
 	flags.StringArrayVar(&o.Overlays, "overlay", nil, "another folder laid over the root, after the image's own tree/ (may be repeated)")
 	flags.BoolVar(&o.Replace, "replace", false, "replace a release of this version that is there already")
