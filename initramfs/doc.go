@@ -24,5 +24,6 @@
 // PARTUUIDs. Their roots are equal by verification; what differs is /var. Refusing to start would let a forgotten stick stop a server, so one is chosen,
 // the same one at every boot: disks that are fixed before those that are removable or behind USB, then the lowest device path in sysfs in natural order
 // (the bus address, which unlike the name sda does not depend on who answered first; only multi-path NVMe devices have a path without it). The choice is made when every driver that devices asked
-// for is loaded and every disk has answered, but at most half a second after the first of them was found; it is printed, and boot.json lists the others.
+// for is loaded and every disk that is there has answered, but at most half a second after the first of them was found; it is printed, and boot.json lists the
+// others. A disk that appears later (SCSI and USB controllers look for theirs at leisure) does not take part.
 package initramfs

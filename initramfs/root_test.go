@@ -204,3 +204,17 @@ func TestWatchdog(t *testing.T) {
 	<-barked
 	w.reset(time.Hour) // too late: it must not bark twice, which would close the channel again
 }
+
+// TestPanicBringsDown panics in a goroutine of semper-init.
+func TestPanicBringsDown(t *testing.T) {
+	saved := bringDown
+	defer func() { bringDown = saved }()
+	down := make(chan error, 1)
+	bringDown = func(err error) { down <- err }
+	guarded(func() { panic("index out of range") })
+	err := <-down
+	var f *Failure
+	if !errors.As(err, &f) || f.What != "semper-init has a fault of its own" || f.Err.Error() != "index out of range" || !strings.Contains(f.Do, "root_test.go") {
+		t.Errorf("error %+v", f)
+	}
+}

@@ -134,7 +134,7 @@ func (v *varDisk) check(node string, p gpt.Partition) error {
 		return &Failure{
 			What: "The file system of /var is damaged, more than can be repaired without losing data", Where: node,
 			Err: fmt.Errorf("e2fsck ended with status %d; what it found is printed above", code),
-			Do:  "save the disk's data from another system, run e2fsck there, or restore /var from a backup; nothing on it has been changed",
+			Do:  "save the disk's data from another system, run e2fsck there, or restore /var from a backup",
 		}
 	case code != 0:
 		v.console.Printf("the file system of /var was repaired")
