@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ func testTable(t *testing.T, size int64) (*gpt.Table, verity.RootHash) {
 
 // memoryDisk is a sparse disk that loses power after so many writes; negative: never.
 type memoryDisk struct {
+	mu      sync.Mutex // verity.Format writes from several goroutines
 	size    int64
 	sectors map[int64][512]byte
 	writes  int
@@ -58,6 +60,8 @@ type memoryDisk struct {
 var errPower = errors.New("power cut")
 
 func (d *memoryDisk) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for n := 0; n < len(p); {
 		at := off + int64(n)
 		if at >= d.size {
@@ -70,6 +74,8 @@ func (d *memoryDisk) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (d *memoryDisk) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.writes++; d.cut >= 0 && d.writes > d.cut {
 		return 0, errPower
 	}
