@@ -33,6 +33,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,6 +125,9 @@ func New(o Options) (*Agent, error) {
 // now is the time as it survives a trip through JSON.
 func (a *Agent) now() time.Time { return a.o.Clock.Now().UTC().Truncate(time.Millisecond) }
 
+// after is the time d from now.
+func (a *Agent) after(d time.Duration) time.Time { return a.now().Add(d.Truncate(time.Millisecond)) }
+
 // Run steps until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -156,7 +160,9 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 		return trialPoll
 	}
 	if a.slots.Pending != nil {
-		a.enter(StatePending, "version "+a.slots.Pending.Version+" is installed")
+		if !a.goingDown() {
+			a.enter(StatePending, "version "+a.slots.Pending.Version+" is installed")
+		}
 		if wait, done := a.reboot(ctx); done {
 			return wait
 		}
@@ -233,11 +239,12 @@ func (a *Agent) learn(st wire.Status) {
 	}
 }
 
-// eventReason is what the server is told of a rollback: the reason and the end of the failing check's output.
+// eventReason is what the server is told of a rollback: the reason and the end of the failing check's output, on one line, since an attribute of XML
+// has no line breaks.
 func eventReason(r wire.RolledBack) string {
 	text := r.Reason
-	if r.Output != "" {
-		text += "\n" + r.Output
+	if out := strings.TrimSpace(r.Output); out != "" {
+		text += " | " + strings.ReplaceAll(out, "\n", " | ")
 	}
 	return clip(text, omaha.MaxReason)
 }
@@ -255,11 +262,16 @@ func (a *Agent) due() bool {
 	return !a.now().Before(a.state.NextCheck)
 }
 
-// Start sets the first check of this run: a start is a reason to look soon, whatever was planned before.
+// Start sets the first check of this run: a start is a reason to look soon, whatever was planned before, and at once where an update was under way.
 func (a *Agent) Start() {
-	if a.o.Server != nil {
-		a.schedule(a.o.Settings.InitialDelay)
+	if a.o.Server == nil {
+		return
 	}
+	if a.state.Target != "" { // a download was interrupted
+		a.change(func(s *State) { s.NextCheck = a.now() })
+		return
+	}
+	a.schedule(a.o.Settings.InitialDelay)
 }
 
 // schedule plans the next check after d, moved by the jitter.
@@ -267,7 +279,7 @@ func (a *Agent) schedule(d time.Duration) {
 	if j := int64(min(a.o.Settings.Jitter, d)); j > 0 {
 		d += time.Duration(a.o.Rand.Int64N(2*j+1) - j)
 	}
-	a.change(func(s *State) { s.NextCheck = a.now().Add(d) })
+	a.change(func(s *State) { s.NextCheck = a.after(d) })
 }
 
 // backoff is the wait after n failures in a row: first, doubled each time, and anything between half of that and all of it.
@@ -297,7 +309,7 @@ func (a *Agent) deliver(ctx context.Context) {
 	events := a.state.outbox()
 	if err := a.o.Server.Report(ctx, a.machine(), events...); err != nil {
 		a.reports++
-		a.nextReport = a.now().Add(a.backoff(firstRetry, a.reports))
+		a.nextReport = a.after(a.backoff(firstRetry, a.reports))
 		a.o.Log.Warn("report", "events", len(events), "error", err, "next", a.nextReport)
 		return
 	}
@@ -322,18 +334,25 @@ func (a *Agent) machine() client.Machine {
 	return m
 }
 
+// goingDown reports whether a reboot was asked for in this boot, not long ago.
+func (a *Agent) goingDown() bool {
+	r := a.state.Reboots
+	return a.slots.Pending != nil && r.Update.Equal(a.slots.Pending.At) && r.Boot == a.o.BootID &&
+		a.now().Sub(r.Asked) < rebootWait && !r.Asked.After(a.now())
+}
+
 // reboot has the machine rebooted into a pending update where the strategy says so. Done: there is nothing else to do for wait.
 func (a *Agent) reboot(ctx context.Context) (wait time.Duration, done bool) {
 	p := a.slots.Pending
 	if a.o.Settings.RebootStrategy == config.RebootOff {
 		return 0, false
 	}
+	if a.goingDown() {
+		return rebootWait, true
+	}
 	r := a.state.Reboots
 	if !r.Update.Equal(p.At) {
 		r = Reboots{Update: p.At}
-	}
-	if r.Boot == a.o.BootID && a.now().Sub(r.Asked) < rebootWait && !r.Asked.After(a.now()) {
-		return rebootWait, true // it is on its way down
 	}
 	if r.Count >= maxReboots {
 		if !r.GaveUp {

@@ -66,7 +66,7 @@ func (a *Agent) checkFailed(err error) {
 		wait = max(wait, status.RetryAfter)
 	}
 	a.change(func(s *State) {
-		s.LastCheck, s.CheckResult, s.NextCheck = a.now(), "failed: "+clip(err.Error(), 500), a.now().Add(wait)
+		s.LastCheck, s.CheckResult, s.NextCheck = a.now(), "failed: "+clip(err.Error(), 500), a.after(wait)
 	})
 }
 
@@ -101,9 +101,12 @@ func (a *Agent) judge(answer client.Answer) (string, verdict) {
 // update downloads and installs u. Failures are reported, and remembered where the same would happen again.
 func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 	a.change(func(s *State) { s.Target = u.Version })
-	defer a.change(func(s *State) { s.Target = "" })
 	a.enter(StateDownloading, "version "+u.Version)
 	err := a.install(ctx, u)
+	if err != nil && ctx.Err() != nil { // semperd is being stopped: nothing failed, the download goes on at the next start
+		return "", err
+	}
+	a.change(func(s *State) { s.Target = "" })
 	if err == nil {
 		a.change(func(s *State) {
 			s.post(omaha.Installed(u.Version))
@@ -117,10 +120,6 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 		return fmt.Sprintf("version %s is installed and waits for a reboot", u.Version), nil
 	}
 	err = fmt.Errorf("update to %s: %w", u.Version, err)
-	if ctx.Err() != nil { // semperd is being stopped: nothing failed, the download goes on at the next start
-		a.schedule(0)
-		return "", err
-	}
 	a.problem(u.Version, err)
 	code := codeOf(err)
 	a.change(func(s *State) {
@@ -132,7 +131,7 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 	})
 	if !lasting(err) {
 		a.retries++
-		a.change(func(s *State) { s.NextCheck = a.now().Add(a.backoff(firstRetry, a.retries)) })
+		a.change(func(s *State) { s.NextCheck = a.after(a.backoff(firstRetry, a.retries)) })
 	}
 	a.look(ctx) // a pending update that was there before may be gone
 	if a.slots.Pending != nil {

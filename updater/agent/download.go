@@ -55,12 +55,13 @@ type download struct {
 	u     omaha.Payload
 	begin wire.Begin
 
-	announced bool // the server knows that the download started
-	moved     bool // the last connection brought new bytes
+	announced bool  // the server knows that the download started
+	best      int64 // the furthest offset that semper-installd asked for
+	moved     bool  // it asked for a further one this time: the connection before brought something that stays
 }
 
 // run tries one URL after the other. A URL whose bytes were refused is not asked again; the others are, with growing waits, as long as there is progress
-// now and then.
+// now and then. What counts as progress is what semper-installd keeps, not what was received: a file that is cut off for good is received again and again.
 func (d *download) run(ctx context.Context) error {
 	urls := d.u.URLs
 	var refused error // why a URL was given up
@@ -129,6 +130,7 @@ func (d *download) fetch(ctx context.Context, url string) error {
 		d.announced = true
 		d.a.tell(ctx, omaha.DownloadStarted(d.u.Version))
 	}
+	d.moved, d.best = offset > d.best, max(offset, d.best)
 	d.a.setProgress(Progress{Version: d.u.Version, Done: offset, Total: d.u.Size, URL: url})
 	if offset < d.u.Size {
 		if err := d.stream(ctx, url, offset, inst); err != nil {
@@ -180,7 +182,6 @@ func (d *download) stream(ctx context.Context, url string, offset int64, inst In
 				return err
 			}
 			stalled.Reset(stallLimit)
-			d.moved = true
 			offset += int64(n)
 			d.a.setProgress(Progress{Version: d.u.Version, Done: offset, Total: d.u.Size, URL: url})
 		}
