@@ -228,7 +228,7 @@ func whyNot(t tableOf) string {
 	}
 	slots, err := layout.Slots(t.table)
 	if err != nil {
-		return "a partition table, but not Semper's"
+		return "not a disk of Semper's, or one that lacks a partition: " + err.Error()
 	}
 	var has []string
 	for _, s := range slots {

@@ -159,7 +159,7 @@ func TestWhyNot(t *testing.T) {
 	}{
 		{tableOf{err: errors.New("no partition table")}, "no partition table"},
 		{tableOf{table: table, err: layout.ErrNotFound}, "slot A holds version 1.0.0 with root hash 1829abf8…"},
-		{tableOf{table: &gpt.Table{}, err: layout.ErrNotFound}, "a partition table, but not Semper's"},
+		{tableOf{table: &gpt.Table{}, err: layout.ErrNotFound}, "not a disk of Semper's, or one that lacks a partition: slots: the disk has no root partition of a known architecture"},
 	} {
 		if got := whyNot(tc.t); got != tc.want {
 			t.Errorf("why not: %q, want %q", got, tc.want)
