@@ -1,0 +1,230 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/semper-os/semper/updater/agent"
+	"github.com/semper-os/semper/updater/health"
+	"github.com/semper-os/semper/updater/wire"
+)
+
+// serve answers every question with reply and returns the socket's path and the questions.
+func serve(t *testing.T, reply agent.Reply) (string, <-chan string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	asked := make(chan string, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			asked <- strings.TrimSpace(line)
+			data, _ := json.Marshal(reply)
+			_, _ = c.Write(append(data, '\n'))
+			c.Close()
+		}
+	}()
+	return path, asked
+}
+
+func ctl(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+var now = time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC)
+
+func before(d time.Duration) time.Time { return now.Add(-d) }
+
+func TestStatusIsReadable(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		r    agent.Report
+		want string
+	}{
+		{"all well", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Server: "http://updates.example/v1/update", Channel: "stable",
+			LastCheck: before(10 * time.Minute), CheckResult: "no update", NextCheck: now.Add(35 * time.Minute), Reboot: "immediate",
+		}, `
+Running:      1.1.0 (slot B)
+State:        idle: waiting for the next check
+Server:       http://updates.example/v1/update, channel stable
+Last check:   2026-03-01 02:50:00 UTC (10 min ago): no update
+Next check:   2026-03-01 03:35:00 UTC (in 35 min)
+Last error:   none
+`},
+		{"rolled back", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Server: "http://updates.example/v1/update", Channel: "stable", Unreported: 1,
+			RolledBack: &wire.RolledBack{Version: "1.2.0", Reason: "health check 50-db failed: exit status 1: no database", At: before(3 * time.Hour)},
+			LastError:  &agent.Problem{Text: "rolled back from 1.2.0: health check 50-db failed", At: before(3 * time.Hour)},
+			Failed:     []agent.Failed{{Version: "1.2.0", At: before(3 * time.Hour)}},
+		}, `
+Running:      1.1.0 (slot B)
+State:        idle: waiting for the next check
+Rolled back:  from 1.2.0, 2026-03-01 00:00:00 UTC (3 h ago)
+  reason:     health check 50-db failed: exit status 1: no database
+Server:       http://updates.example/v1/update, channel stable
+Last check:   never
+Unreported:   1 event(s) that the server has not got yet
+Last error:   2026-03-01 00:00:00 UTC (3 h ago): rolled back from 1.2.0: health check 50-db failed
+Not retried:  1.2.0, failed 2026-03-01 00:00:00 UTC (3 h ago) (semperctl update --retry tries it again)
+`},
+		{"downloading", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StateDownloading, Why: "version 1.2.0", Server: "http://x/v1/update", Channel: "beta",
+			Progress: &agent.Progress{Version: "1.2.0", Done: 50 << 20, Total: 200 << 20}, LastCheck: before(time.Second), CheckResult: "the server offers 1.2.0",
+		}, `
+Running:      1.1.0 (slot B)
+State:        downloading 1.2.0: 50.0 MiB of 200.0 MiB (25 %)
+Server:       http://x/v1/update, channel beta
+Last check:   2026-03-01 02:59:59 UTC (1 s ago): the server offers 1.2.0
+Last error:   none
+`},
+		{"pending, no server", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StatePending, Why: "version 1.2.0 is installed", Since: before(50 * time.Hour), Reboot: "off",
+			Pending: &wire.Pending{Version: "1.2.0", From: "1.1.0", At: before(50 * time.Hour)},
+		}, `
+Running:      1.1.0 (slot B)
+State:        pending: version 1.2.0 is installed, since 2026-02-27 01:00:00 UTC (2 days ago)
+Installed:    1.2.0, 2026-02-27 01:00:00 UTC (2 days ago); reboot into it when it suits you: systemctl reboot
+Server:       none is set (server = "http://HOST/v1/update" in /etc/semper/update.d/*.toml)
+Last error:   none
+`},
+		{"on trial", agent.Report{Version: "1.2.0", Slot: "A", Trial: true, State: agent.StateTrial, Why: "version 1.2.0 must pass its health checks", Since: before(30 * time.Second)}, `
+Running:      1.2.0 (slot A), on trial: its health checks are not through yet
+State:        trial: version 1.2.0 must pass its health checks, since 2026-03-01 02:59:30 UTC (30 s ago)
+Server:       none is set (server = "http://HOST/v1/update" in /etc/semper/update.d/*.toml)
+Last error:   none
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			printStatus(&out, &c.r, now)
+			if got := "\n" + out.String(); got != c.want {
+				t.Errorf("got%swant%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	well := agent.Reply{Status: &agent.Report{Version: "1.0.0"}}
+	blind := agent.Reply{Status: &agent.Report{InstallerError: "connection refused"}}
+	failed := agent.Reply{Error: "update to 1.2.0: the payload's metadata has 1 signature(s)", Kind: "verification"}
+	for _, c := range []struct {
+		name           string
+		reply          agent.Reply
+		args           []string
+		code           int
+		asked          string
+		stdout, stderr string // parts of them; "-" wants nothing at all
+	}{
+		{"status", well, []string{"status"}, 0, `{"verb":"status"}`, "1.0.0", "-"},
+		{"status json", well, []string{"status", "--json"}, 0, `{"verb":"status"}`, `"version": "1.0.0"`, "-"},
+		{"status without installer", blind, []string{"status"}, 1, `{"verb":"status"}`, "Installer:    does not answer", "the installer does not answer: connection refused"},
+		{"the same in json", blind, []string{"status", "--json"}, 1, `{"verb":"status"}`, `"installer_error": "connection refused"`, "does not answer"},
+		{"update", agent.Reply{Text: "version 1.2.0 is installed"}, []string{"update"}, 0, `{"verb":"update"}`, "version 1.2.0 is installed\n", "-"},
+		{"update, failed", failed, []string{"update", "--retry"}, 1, `{"verb":"update","retry":true}`, "-", "semperctl: update to 1.2.0"},
+		{"the same in json", failed, []string{"--json", "update"}, 1, `{"verb":"update"}`, `"kind": "verification"`, "-"},
+		{"not root", agent.Reply{Error: "only root may do that", Kind: "usage"}, []string{"check"}, 2, `{"verb":"check"}`, "-", "only root"},
+		{"check json", agent.Reply{Text: "no update"}, []string{"check", "--json"}, 0, `{"verb":"check"}`, `"result": "no update"`, "-"},
+		{"history", agent.Reply{History: []agent.Entry{{At: now, State: "pending", Text: "version 1.2.0"}}}, []string{"history"}, 0, `{"verb":"history"}`, "2026-03-01 03:00:00  pending      version 1.2.0\n", "-"},
+		{"empty history json", agent.Reply{}, []string{"history", "--json"}, 0, `{"verb":"history"}`, "[]\n", "-"},
+		{"no such verb", well, []string{"upgrade"}, 2, "", "-", `"upgrade"`},
+		{"no such flag", well, []string{"status", "--jsn"}, 2, "", "-", "--jsn"},
+		{"argument", well, []string{"update", "1.2.0"}, 2, "", "-", "takes no arguments"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path, asked := serve(t, c.reply)
+			code, stdout, stderr := ctl(t, append(c.args, "--socket", path)...)
+			if code != c.code {
+				t.Errorf("exit code %d, want %d", code, c.code)
+			}
+			for _, s := range []struct{ name, got, want string }{{"stdout", stdout, c.stdout}, {"stderr", stderr, c.stderr}} {
+				if s.want == "-" && s.got != "" || s.want != "-" && !strings.Contains(s.got, s.want) {
+					t.Errorf("%s is %q, want %q", s.name, s.got, s.want)
+				}
+			}
+			select {
+			case q := <-asked:
+				if q != c.asked {
+					t.Errorf("asked %s, want %s", q, c.asked)
+				}
+			default:
+				if c.asked != "" {
+					t.Error("nothing was asked")
+				}
+			}
+		})
+	}
+}
+
+func TestNoAgent(t *testing.T) {
+	code, _, stderr := ctl(t, "status", "--socket", filepath.Join(t.TempDir(), "nobody"))
+	if code != 1 || !strings.Contains(stderr, "semperd does not answer (see 'systemctl status semperd')") {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "etc/semper/health.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := filepath.Join(t.TempDir(), "health.json")
+	read := func() health.Result {
+		data, err := os.ReadFile(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r health.Result
+		if err := json.Unmarshal(data, &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	code, stdout, _ := ctl(t, "health", "--root", root, "--record", record)
+	if code != 0 || !read().Healthy || stdout != "there are no health checks\n" {
+		t.Errorf("no checks: exit code %d, %q", code, stdout)
+	}
+	write("10-good", "#!/bin/sh\n")
+	write("20-bad", "#!/bin/sh\necho no database\nexit 1\n")
+	code, stdout, stderr := ctl(t, "health", "--root", root, "--record", record)
+	if r := read(); code != 1 || r.Healthy || r.Failed().Output != "no database\n" {
+		t.Errorf("exit code %d, %+v", code, r)
+	}
+	if !strings.Contains(stdout, "ok      10-good") || !strings.Contains(stdout, "FAILED  20-bad") || !strings.Contains(stdout, "no database\n") ||
+		stderr != "semperctl: health check 20-bad failed: exit status 1: no database\n" {
+		t.Errorf("%q, %q", stdout, stderr)
+	}
+	code, stdout, _ = ctl(t, "health", "--json", "--root", root)
+	var r health.Result
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != 1 || r.Healthy {
+		t.Errorf("json: exit code %d, %v, %q", code, err, stdout)
+	}
+	if code, _, stderr = ctl(t, "health", "--root", root, "--record", "/nonexistent/x"); code != 1 || !strings.Contains(stderr, "/nonexistent") {
+		t.Errorf("unwritable record: exit code %d, %q", code, stderr)
+	}
+}
