@@ -48,6 +48,7 @@ import (
 // Times that are not settings.
 const (
 	trialPoll  = 15 * time.Second // how often a machine on trial looks whether it is blessed
+	trialLimit = 30 * time.Minute // how long it does nothing else if there is no version to go back to
 	firstRetry = time.Minute      // after a failed check or report; doubles up to maxRetry
 	maxRetry   = 4 * time.Hour
 	// downloadRetry is the first wait within one attempt at a download.
@@ -108,6 +109,7 @@ type Agent struct {
 	slotsErr error        // why it did not, at the last attempt
 	progress Progress
 
+	started    time.Time
 	retries    int // failed checks in a row
 	nextReport time.Time
 	reports    int // failed reports in a row
@@ -116,6 +118,7 @@ type Agent struct {
 // New loads the state and returns an agent that has done nothing yet.
 func New(o Options) (*Agent, error) {
 	a := &Agent{o: o, commands: make(chan *command)}
+	a.started = a.now()
 	if err := a.load(); err != nil {
 		return nil, err
 	}
@@ -154,7 +157,7 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 	if !a.look(ctx) {
 		return a.backoff(firstRetry, a.retries)
 	}
-	if a.slots.Trial {
+	if a.slots.Trial && (a.slots.WayBack || a.now().Sub(a.started) < trialLimit) {
 		a.enter(StateTrial, "version "+a.slots.Version+" must pass its health checks")
 		a.deliver(ctx)
 		return trialPoll
@@ -330,6 +333,7 @@ func (a *Agent) machine() client.Machine {
 	m.FirstVersion = a.state.FirstVersion
 	if a.slots != nil {
 		m.Version = a.slots.Version
+		m.UserAgent += "-" + a.slots.Version
 	}
 	return m
 }

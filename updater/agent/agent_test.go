@@ -455,6 +455,58 @@ func TestInstallerAway(t *testing.T) {
 	equal(t, "checks", h.fleet.checks, 1)
 }
 
+// Somebody else's session is no failure of the version.
+func TestInstallerBusy(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	h := newHost(t, keys, "1.0.0")
+	r := keys.Release(t, "1.1.0")
+	h.offer(r)
+	other, err := wire.Dial(t.Context(), h.path)
+	must(t, err)
+	defer other.Close()
+	_, err = other.Begin(wire.Begin{SHA256: r.SHA256Hex(), Size: int64(len(r.Payload)), Version: "1.1.0"})
+	must(t, err)
+	h.step()
+	equal(t, "events", h.fleet.take(), []string{"3/0 1.1.0 code 36"})
+	report := h.agent.Report()
+	if report.LastError == nil || !strings.Contains(report.LastError.Text, "another installation is running") || len(report.Failed) != 0 {
+		t.Errorf("report %+v", report)
+	}
+	must(t, other.Abort())
+	h.clock.advance(time.Hour)
+	h.step()
+	equal(t, "boot", h.boot().Version, "1.1.0")
+}
+
+// A fresh machine waits for its blessing; if that never comes and there is nothing to go back to, an update is the only help.
+func TestSickFreshMachine(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	h := newHost(t, keys, "1.0.0")
+	must(t, h.ESP.Rename("semper_1.0.0.efi", "semper_1.0.0+3-0.efi"))
+	must(t, h.ESP.Sync())
+	h.boot()
+	h.offer(keys.Release(t, "1.1.0"))
+	h.step()
+	equal(t, "state", h.agent.Report().State, agent.StateTrial)
+	h.clock.advance(31 * time.Minute)
+	h.step()
+	equal(t, "boot", h.boot().Version, "1.1.0")
+}
+
+// A sick version on trial is not updated while there is a way back.
+func TestNoUpdateOnTrial(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	h := newHost(t, keys, "1.0.0")
+	h.offer(keys.Release(t, "1.1.0"))
+	h.step()
+	h.boot()
+	h.offer(keys.Release(t, "1.2.0"))
+	h.clock.advance(24 * time.Hour)
+	h.step()
+	equal(t, "state", h.agent.Report().State, agent.StateTrial)
+	equal(t, "entries", h.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0+2-1.efi"})
+}
+
 func TestDamagedState(t *testing.T) {
 	keys := installtest.NewKeys(t)
 	h := newHost(t, keys, "1.0.0")

@@ -9,7 +9,6 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/client"
-	"github.com/semper-os/semper/updater/wire"
 )
 
 // errNoServer is the answer to a check on a machine without a server.
@@ -143,12 +142,9 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 	return "", err
 }
 
-// lasting reports whether the same update would fail again: the payload itself was refused, not its transport.
+// lasting reports whether the same update would fail again. It goes by the code that is reported, as the server does, so that both agree on what is not
+// tried again; only a refusal by this version's own rules is a failure of the moment for the server, and lasts here as long as this version runs.
 func lasting(err error) bool {
-	var w *wire.Error
-	if errors.As(err, &w) {
-		return !w.Failure.Busy && fault.KindOf(err) != fault.IO && fault.KindOf(err) != fault.Network && fault.KindOf(err) != fault.Internal
-	}
-	var own *coded
-	return errors.As(err, &own) && !own.code.Passing()
+	code := codeOf(err)
+	return !code.Passing() || code.Base() == omaha.CodeIgnoredByPolicy
 }

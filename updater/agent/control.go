@@ -138,7 +138,7 @@ func (a *Agent) obey(ctx context.Context, c *command) {
 		if !a.look(ctx) {
 			return "", a.slotsErr
 		}
-		if a.slots.Trial {
+		if a.slots.Trial && a.slots.WayBack {
 			return "", fault.New(fault.Verification, "version %s is on trial until its health checks are through; nothing is installed before", a.slots.Version)
 		}
 		if c.Retry {

@@ -59,6 +59,7 @@ func TestControl(t *testing.T) {
 	keys := installtest.NewKeys(t)
 	h := newHost(t, keys, "1.0.0")
 	h.settings.InitialDelay = time.Hour
+	h.sleeper = parked{h.clock}
 	h.newAgent()
 	path := control(t, h)
 	ask := func(r agent.Request) (agent.Reply, error) { return agent.Ask(t.Context(), path, r) }

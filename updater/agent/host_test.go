@@ -183,6 +183,7 @@ type host struct {
 	fleet    *fleet
 	clock    *clock
 	settings config.Settings
+	sleeper  agent.Clock      // instead of clock, for the agent
 	state    *powercut.Folder // the agent's
 
 	agent *agent.Agent
@@ -255,6 +256,9 @@ func (h *host) newAgent() {
 		c, err := client.New(h.settings.Server, client.Options{})
 		must(h.t, err)
 		o.Server = c
+	}
+	if h.sleeper != nil {
+		o.Clock = h.sleeper
 	}
 	a, err := agent.New(o)
 	must(h.t, err)

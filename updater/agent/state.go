@@ -209,8 +209,8 @@ func codeOf(err error) omaha.ErrorCode {
 		return omaha.ErrorCode(theirs.Failure.Code)
 	case errors.As(err, &status):
 		return status.Code()
-	case fault.Is(err, fault.Network):
-		return omaha.CodeTransfer
+	case fault.Is(err, fault.Network), fault.Is(err, fault.IO) && !errors.As(err, &theirs):
+		return omaha.CodeTransfer // a line that broke, be it the one to the server or the one to semper-installd
 	default:
 		return omaha.CodeError
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/semper-os/semper/fault"
-	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/partitions/bootentry"
 	"github.com/semper-os/semper/partitions/uki"
 	"github.com/semper-os/semper/updater/durable"
@@ -99,10 +98,7 @@ func onTrial(running []file) bool {
 	return len(running) > 0
 }
 
-var errNoRunningEntry = &coded{
-	fault.New(fault.IO, "the ESP has no boot entry of the running version: it is not the one that this machine booted from, or the entry was removed"),
-	omaha.CodeSetBootable,
-}
+var errNoRunningEntry = fault.New(fault.IO, "the ESP has no boot entry of the running version: it is not the one that this machine booted from, or the entry was removed")
 
 // removeFiles deletes files durably. Those that are gone already are fine.
 func removeFiles(folder durable.Folder, names ...string) error {

@@ -97,7 +97,7 @@ func TestTwoUpdates(t *testing.T) {
 	equal(t, "protected", m.Protected(t), protected)
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0+3-0.efi"})
 	pending := &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, Pending: pending})
+	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending})
 	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json"})
 	must(t, core.Handler().Reboot())
 	equal(t, "reboots", m.Reboots, 1)
@@ -105,7 +105,7 @@ func TestTwoUpdates(t *testing.T) {
 	equal(t, "boot", m.Boot(t), installtest.Booted{Version: "1.1.0", Slot: "B", Entry: "semper_1.1.0+2-1.efi"})
 	core = m.Core()
 	hash1 := hex.EncodeToString(r1.RootHash[:])
-	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true})
+	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true, WayBack: true})
 	if _, err := push(core, r2); err == nil || !strings.Contains(err.Error(), "is itself on trial") {
 		t.Errorf("update during the trial: %v", err)
 	}
@@ -113,7 +113,7 @@ func TestTwoUpdates(t *testing.T) {
 		must(t, core.Bless())
 	}
 	blessed := &wire.Blessed{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Blessed: blessed})
+	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, WayBack: true, Blessed: blessed})
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0.efi"})
 
 	protected = m.Protected(t)
@@ -317,7 +317,7 @@ func TestHostilePayloads(t *testing.T) {
 		{"kernel larger than the ESP", spec(func(s *installtest.Spec) {
 			s.UKI = func(p *uki.Parts) { p.Initrd = make([]byte, 6<<20) }
 			s.ChunkSize = 1 << 20
-		}), nil, 6, "the ESP is full", false},
+		}), nil, 36, "the ESP is full", false},
 		{"partition nobody has", spec(func(s *installtest.Spec) {
 			s.Parts = func(p []payload.Partition) []payload.Partition {
 				return append(p, payload.Partition{Name: "esp", Data: strings.NewReader("x"), Size: 1})
@@ -656,6 +656,20 @@ func TestRestOfAnOlderSignatureIsCleared(t *testing.T) {
 type fullState struct{ durable.Folder }
 
 func (fullState) Free() (int64, error) { return 1000, nil }
+
+// A fresh disk whose first version never gets healthy has no way back that an update could destroy: the update may be what heals it.
+func TestUpdateOnTrialWithoutAWayBack(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	m := installtest.NewMachine(t, keys, keys.Release(t, "1.0.0"))
+	must(t, m.ESP.Rename("semper_1.0.0.efi", "semper_1.0.0+3-0.efi"))
+	m.Boot(t)
+	if st := status(t, m.Core()); !st.Trial || st.WayBack {
+		t.Fatalf("status %+v", st)
+	}
+	_, err := push(m.Core(), keys.Release(t, "1.1.0"))
+	must(t, err)
+	equal(t, "boot", m.Boot(t).Version, "1.1.0")
+}
 
 func TestFullVar(t *testing.T) {
 	keys := installtest.NewKeys(t)

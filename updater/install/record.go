@@ -43,7 +43,7 @@ func (c *Core) Status() (wire.Status, error) {
 	if err != nil {
 		return wire.Status{}, err
 	}
-	_, running, _, err := c.slots(s)
+	_, running, idle, err := c.slots(s)
 	if err != nil {
 		return wire.Status{}, err
 	}
@@ -56,6 +56,7 @@ func (c *Core) Status() (wire.Status, error) {
 		Slot:     string(running.Name),
 		RootHash: hex.EncodeToString(c.o.Machine.RootHash[:]),
 		Trial:    onTrial(runningEntries(all, c.o.Machine.RootHash)),
+		WayBack:  bootable(idle, all),
 	}
 	if c.active != nil {
 		st.Partial = &wire.Partial{SHA256: c.active.begin.SHA256, Offset: c.active.received.Load(), Size: c.active.begin.Size}

@@ -66,7 +66,8 @@ func (h *handler) Status() (wire.Status, error) { return h.c.Status() }
 func (h *handler) Begin(b wire.Begin) (int64, error) {
 	s, err := h.c.begin(b)
 	if err != nil {
-		return 0, withCode(err, omaha.CodeOpenTarget)
+		// Whatever is in the way before the payload was looked at says nothing against its version.
+		return 0, withCode(err, omaha.CodeDeferredByPolicy)
 	}
 	h.s = s
 	return s.received.Load(), nil
@@ -167,11 +168,8 @@ func (c *Core) begin(b wire.Begin) (*session, error) {
 	if len(running) == 0 {
 		return nil, errNoRunningEntry
 	}
-	if onTrial(running) {
-		return nil, &coded{
-			fault.New(fault.Verification, "version %s is itself on trial until its health checks are through; the other slot is its way back", c.o.Machine.Image.Version),
-			omaha.CodeDeferredByPolicy,
-		}
+	if onTrial(running) && bootable(s.idle, all) { // without a way back there is none to lose: the update may be what heals the machine
+		return nil, fault.New(fault.Verification, "version %s is itself on trial until its health checks are through; the other slot is its way back", c.o.Machine.Image.Version)
 	}
 	if s.applier, err = s.newApplier(); err != nil {
 		return nil, err
@@ -319,7 +317,7 @@ func (s *session) room(size int64) error {
 		}
 	}
 	if free < size+espSlack {
-		return &coded{fault.New(fault.IO, "the ESP is full: the new kernel needs %d bytes, %d are free", size+espSlack, free), omaha.CodeSetBootable}
+		return &coded{fault.New(fault.IO, "the ESP is full: the new kernel needs %d bytes, %d are free", size+espSlack, free), omaha.CodeDeferredByPolicy}
 	}
 	if s.resumed {
 		return nil // its bytes are there already
@@ -328,7 +326,7 @@ func (s *session) room(size int64) error {
 		return fault.New(fault.IO, "free space of /var: %w", err)
 	}
 	if free < size+espSlack {
-		return &coded{fault.New(fault.IO, "/var is full: the new kernel needs %d bytes, %d are free", size+espSlack, free), omaha.CodeOpenTarget}
+		return &coded{fault.New(fault.IO, "/var is full: the new kernel needs %d bytes, %d are free", size+espSlack, free), omaha.CodeDeferredByPolicy}
 	}
 	return nil
 }

@@ -124,6 +124,8 @@ type Status struct {
 	RootHash string `json:"root_hash"` // of the running root, hexadecimal
 	// Trial: the running entry still has a boot counter, it is not blessed yet.
 	Trial bool `json:"trial"`
+	// WayBack: the other slot can be booted.
+	WayBack bool `json:"way_back"`
 
 	Pending    *Pending    `json:"pending,omitempty"`     // complete in the other slot and tried at the next boot
 	Partial    *Partial    `json:"partial,omitempty"`     // an interrupted or running installation
