@@ -51,6 +51,7 @@ const (
 	trialLimit = 30 * time.Minute // how long it does nothing else if there is no version to go back to
 	firstRetry = time.Minute      // after a failed check or report; doubles up to maxRetry
 	maxRetry   = 4 * time.Hour
+	maxBlind   = 5 * time.Minute // without an answer of semper-installd
 	// downloadRetry is the first wait within one attempt at a download.
 	downloadRetry = 5 * time.Second
 	reportLimit   = 30 * time.Second // how long a reboot is put off for the report that announces it
@@ -110,6 +111,7 @@ type Agent struct {
 	progress Progress
 
 	started    time.Time
+	blind      int // times in a row that semper-installd did not answer
 	retries    int // failed checks in a row
 	nextReport time.Time
 	reports    int // failed reports in a row
@@ -155,7 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 // Step does what is due and returns how long there is nothing to do.
 func (a *Agent) Step(ctx context.Context) time.Duration {
 	if !a.look(ctx) {
-		return a.backoff(firstRetry, a.retries)
+		return min(a.backoff(firstRetry, a.blind), maxBlind)
 	}
 	if a.slots.Trial && (a.slots.WayBack || a.now().Sub(a.started) < trialLimit) {
 		a.enter(StateTrial, "version "+a.slots.Version+" must pass its health checks")
@@ -194,9 +196,17 @@ func (a *Agent) look(ctx context.Context) bool {
 	}
 	a.mu.Unlock()
 	if err != nil {
-		a.retries++
+		a.blind++
 		a.problem("", fmt.Errorf("ask semper-installd: %w", err))
 		return false
+	}
+	if a.blind > 0 {
+		a.blind = 0
+		a.change(func(s *State) {
+			if s.LastError != nil && s.LastError.Version == "" {
+				s.LastError = nil
+			}
+		})
 	}
 	a.learn(st)
 	return true

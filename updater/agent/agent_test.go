@@ -449,9 +449,15 @@ func TestInstallerAway(t *testing.T) {
 	if !strings.Contains(r.InstallerError, "connect to semper-installd") || h.fleet.checks != 0 {
 		t.Errorf("report %+v, %d checks", r, h.fleet.checks)
 	}
+	for range 10 {
+		if wait := h.step(); wait > 5*time.Minute {
+			t.Errorf("wait %v", wait)
+		}
+	}
 	h.start()
 	h.step()
 	equal(t, "error", h.agent.Report().InstallerError, "")
+	equal(t, "last error", h.agent.Report().LastError == nil, true)
 	equal(t, "checks", h.fleet.checks, 1)
 }
 

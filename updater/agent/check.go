@@ -143,8 +143,5 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 }
 
 // lasting reports whether the same update would fail again. It goes by the code that is reported, as the server does, so that both agree on what is not
-// tried again; only a refusal by this version's own rules is a failure of the moment for the server, and lasts here as long as this version runs.
-func lasting(err error) bool {
-	code := codeOf(err)
-	return !code.Passing() || code.Base() == omaha.CodeIgnoredByPolicy
-}
+// tried again.
+func lasting(err error) bool { return !codeOf(err).Passing() }

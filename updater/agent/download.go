@@ -82,6 +82,9 @@ func (d *download) run(ctx context.Context) error {
 			}
 			last = err
 			if !lasting(err) {
+				if !brief(err) {
+					return err
+				}
 				continue
 			}
 			if !mirror(err) {
@@ -106,11 +109,21 @@ func (d *download) run(ctx context.Context) error {
 	}
 }
 
+// brief reports whether the next minute, or another URL, may help against a failure of the moment: the line broke, or somebody else's installation is in
+// the way. At a full or failing disk the payload is not downloaded again and again; the next check is soon enough.
+func brief(err error) bool {
+	switch code := codeOf(err).Base(); code {
+	case omaha.CodeTransfer, omaha.CodeDeferredByPolicy:
+		return true
+	default:
+		return code >= omaha.CodeHTTPBase
+	}
+}
+
 // mirror reports whether another URL may have better bytes: what arrived is not what was announced or signed. A refusal by policy is the same from
 // everywhere.
 func mirror(err error) bool {
-	code := codeOf(err).Base()
-	return code != omaha.CodeIgnoredByPolicy && code != omaha.CodeDeferredByPolicy
+	return !codeOf(err).ByRules()
 }
 
 // fetch downloads from one URL what semper-installd does not have yet, and finishes the installation.

@@ -74,10 +74,9 @@ type Failed struct {
 	Running string    `json:"running"` // the version that ran and could not be updated
 }
 
-// blocks reports whether the failure still speaks against the version while running runs. A failure of the moment, by its code, that was remembered all
-// the same is a refusal by the running version's own rules: it ends when another version runs.
+// blocks reports whether the failure still speaks against the version while running runs. A refusal by a version's rules ends with that version.
 func (f Failed) blocks(running string) bool {
-	return !omaha.ErrorCode(f.Code).Passing() || f.Running == running
+	return !omaha.ErrorCode(f.Code).ByRules() || f.Running == running
 }
 
 // Event is an omaha.Event in the state file.

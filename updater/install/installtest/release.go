@@ -115,12 +115,12 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 	_, _ = mrand.NewChaCha8(seed).Read(r.Root)
 	copy(r.Root[s.RootSize/2:], make([]byte, 32<<10)) // a run of zeros
 
-	tree := &memory{}
+	tree := make(memory, verity.HashAreaSize(uint64(len(r.Root)/verity.BlockSize)))
 	res, err := verity.Format(bytes.NewReader(r.Root), int64(len(r.Root)), tree, verity.Params{UUID: [16]byte(seed[:16]), Salt: seed[:]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Verity, r.RootHash = tree.b, res.RootHash
+	r.Verity, r.RootHash = tree, res.RootHash
 	if r.Sig, err = rootsig.Sign(r.RootHash, k.verity, k.VerityCert); err != nil {
 		t.Fatal(err)
 	}
@@ -165,15 +165,12 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 	return r
 }
 
-// memory is an io.WriterAt that grows.
-type memory struct{ b []byte }
+// memory is an io.WriterAt of a fixed size; writers of different places do not meet.
+type memory []byte
 
-func (m *memory) WriteAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, io.ErrUnexpectedEOF
+func (m memory) WriteAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > int64(len(m)) || int64(len(p)) > int64(len(m))-off {
+		return 0, io.ErrShortWrite
 	}
-	if more := off + int64(len(p)) - int64(len(m.b)); more > 0 {
-		m.b = append(m.b, make([]byte, more)...)
-	}
-	return copy(m.b[off:], p), nil
+	return copy(m[off:], p), nil
 }
