@@ -150,7 +150,8 @@ const (
 	CodeRollback                 ErrorCode = 44 // booted, found wanting, and back in the old version
 )
 
-// passing marks the failures of the moment: the same version may well succeed at the next try.
+// passing marks the failures of the moment and of the machine (its line, its disk, its software): the same version may well succeed at the next try. What
+// is left speaks against the version: payload and signatures, what was written and does not verify, the machine's rules, and a boot that failed.
 const passing = true
 
 var errorCodes = [...]struct {
@@ -158,26 +159,26 @@ var errorCodes = [...]struct {
 	passing        bool
 }{
 	CodeSuccess:                  {"success", "no error was given", false},
-	CodeError:                    {"error", "the update failed without a more exact cause", false},
+	CodeError:                    {"error", "the update failed without a more exact cause", passing},
 	CodeRequest:                  {"request", "the update server could not be asked", passing},
 	CodeResponseHandler:          {"response-handler", "the server's answer could not be used", false},
-	CodeCopy:                     {"copy", "the running system could not be copied into the idle slot", false},
+	CodeCopy:                     {"copy", "the running system could not be copied into the idle slot", passing},
 	CodePostinstall:              {"postinstall", "the step after the installation failed", false},
-	CodeSetBootable:              {"set-bootable", "the new version could not be made bootable", false},
-	CodeOpenTarget:               {"open-target", "the idle slot could not be opened", false},
-	CodeOpenKernel:               {"open-kernel", "the kernel's place could not be opened", false},
+	CodeSetBootable:              {"set-bootable", "the new version could not be made bootable", passing},
+	CodeOpenTarget:               {"open-target", "the idle slot could not be opened", passing},
+	CodeOpenKernel:               {"open-kernel", "the kernel's place could not be opened", passing},
 	CodeTransfer:                 {"transfer", "the download broke off", passing},
 	CodePayloadHash:              {"payload-hash", "the payload's hash is not the one announced", false},
 	CodePayloadSize:              {"payload-size", "the payload's size is not the one announced", false},
 	CodePayloadVerification:      {"payload-verification", "the payload could not be verified", false},
 	CodePartitionInfo:            {"partition-info", "the new partition's size or hash could not be determined", false},
-	CodeWrite:                    {"write", "the idle slot could not be written", false},
+	CodeWrite:                    {"write", "the idle slot could not be written", passing},
 	CodeRootVerification:         {"root-verification", "the root file system, as written, is not the one released", false},
 	CodeKernelVerification:       {"kernel-verification", "the kernel, as written, is not the one released", false},
 	CodeUnsigned:                 {"unsigned", "the payload is not signed", false},
 	CodePayloadSignature:         {"payload-signature", "the payload is not signed by a trusted key", false},
 	CodeBootedFromFirmwareB:      {"firmware-b", "the machine was started from its second firmware", false},
-	CodeDownloadState:            {"download-state", "the state of an interrupted download is unusable", false},
+	CodeDownloadState:            {"download-state", "the state of an interrupted download is unusable", passing},
 	CodeMagic:                    {"magic", "what was downloaded is not an update payload", false},
 	CodeManifestSignatureMissing: {"manifest-signature-missing", "the payload's manifest names no signature", false},
 	CodeManifestParse:            {"manifest-parse", "the payload's manifest cannot be read", false},
@@ -192,7 +193,7 @@ var errorCodes = [...]struct {
 	CodeMetadataSize:             {"metadata-size", "the payload's metadata has a wrong size", false},
 	CodeMetadataSignatureInvalid: {"metadata-signature-invalid", "the metadata signature is malformed", false},
 	CodeResponseInvalid:          {"response-invalid", "the update server's answer makes no sense", passing},
-	CodeIgnoredByPolicy:          {"ignored-by-policy", "the machine's own policy refuses the update", passing},
+	CodeIgnoredByPolicy:          {"ignored-by-policy", "the machine's own policy refuses the update", false},
 	CodeDeferredByPolicy:         {"deferred-by-policy", "the machine's own policy puts the update off", passing},
 	CodeHTTPResponse:             {"http-response", "the update server answered with an HTTP error", passing},
 	CodeOperationHashMissing:     {"operation-hash-missing", "an operation of the payload has no hash", false},
@@ -212,7 +213,11 @@ func (c ErrorCode) Base() ErrorCode {
 	return c & (1<<32 - 1) &^ allFlags
 }
 
-// Passing reports whether c is a failure of the moment, such as a broken connection, that says nothing against the version attempted.
+// ByRules reports whether c is a refusal by the rules of the version that ran, such as that the one offered is older. It ends when another version runs.
+func (c ErrorCode) ByRules() bool { return c.Base() == CodeIgnoredByPolicy }
+
+// Passing reports whether c is a failure of the moment, such as a broken connection or a full disk, that says nothing against the version attempted: the
+// agent tries it again, and the server goes on offering it.
 func (c ErrorCode) Passing() bool {
 	b := c.Base()
 	if b >= 0 && int64(b) < int64(len(errorCodes)) {

@@ -218,10 +218,18 @@ func TestErrorCodes(t *testing.T) {
 				int64(c.code), int64(c.code.Base()), c.code, c.code.Passing(), int64(c.base), c.text, c.passing)
 		}
 	}
+	passing := map[ErrorCode]bool{
+		CodeError: true, CodeRequest: true, CodeCopy: true, CodeSetBootable: true, CodeOpenTarget: true, CodeOpenKernel: true, CodeTransfer: true,
+		CodeWrite: true, CodeDownloadState: true, CodeEmptyResponse: true, CodeResponseXML: true, CodeResponseInvalid: true,
+		CodeDeferredByPolicy: true, CodeHTTPResponse: true, CodeDeferredByBackoff: true, CodePCRPolicyHTTP: true,
+	}
 	names := map[string]bool{}
 	for i, e := range errorCodes {
 		if e.name == "" || e.sentence == "" || names[e.name] {
 			t.Errorf("code %d has no name of its own or no sentence: %+v", i, e)
+		}
+		if code := ErrorCode(i); code.Passing() != passing[code] || code.ByRules() != (code == 35) {
+			t.Errorf("code %v: passing %v, by rules %v", code, code.Passing(), code.ByRules())
 		}
 		names[e.name] = true
 	}

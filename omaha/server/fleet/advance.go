@@ -62,5 +62,5 @@ func (m *Machine) fail(e omaha.Event, now time.Time) *Failure {
 	if e.ErrorCode.Passing() || version == "" || version == m.Version {
 		return nil
 	}
-	return &Failure{Version: version, At: now, Code: e.ErrorCode, Reason: reason}
+	return &Failure{Version: version, At: now, Code: e.ErrorCode, Reason: reason, Running: m.Version}
 }

@@ -61,7 +61,7 @@ func Decide(m *Machine, channel *Channel, failures []Failure) Decision {
 		return hold(TooOld, "%s, the release of channel %s, can only be reached from %s or newer, and the machine runs %s",
 			release.Version, channel.Name, release.MinVersion, m.Version)
 	}
-	if i := slices.IndexFunc(failures, func(f Failure) bool { return f.Version == release.Version }); i >= 0 {
+	if i := slices.IndexFunc(failures, func(f Failure) bool { return f.counts(release.Version, m.Version) }); i >= 0 {
 		f := failures[i]
 		return hold(FailedBefore, "%s failed on this machine on %s and is not offered to it again: %s",
 			f.Version, f.At.UTC().Format(time.DateTime+" MST"), f.Reason)

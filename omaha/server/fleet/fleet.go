@@ -3,7 +3,8 @@
 // Everything here is a pure function of its arguments: no clock, no database, no network. The rules, in short:
 //
 //   - A machine is offered its channel's release if that is newer than what it runs, and never a version that failed on it before.
-//   - A failure counts against a version unless its code is of the moment (a broken connection, see omaha.ErrorCode.Passing).
+//   - A failure counts against a version unless its code is of the moment (a broken connection, see omaha.ErrorCode.Passing); a refusal
+//     by the rules of the version that ran counts as long as that one runs.
 //     A client that does not name the version attempted, as Flatcar's, means the one that was last granted to it.
 //   - A hold is an answer with a reason, never an error.
 //
@@ -112,4 +113,10 @@ type Failure struct {
 	At      time.Time
 	Code    omaha.ErrorCode
 	Reason  string
+	Running string // the version that ran then
+}
+
+// counts reports whether f still speaks against version while running runs.
+func (f *Failure) counts(version, running string) bool {
+	return f.Version == version && (!f.Code.ByRules() || f.Running == running)
 }

@@ -40,8 +40,11 @@ func TestAdvance(t *testing.T) {
 		{"bad signature, Flatcar", Downloading, "1.0.0", "1.1.0", omaha.Failed(noNext, 18|omaha.FlagOtherServer, ""), Failed, "1.1.0", "1.1.0"},
 		{"connection broke off", Downloading, "1.0.0", "1.1.0", omaha.Failed(noNext, omaha.CodeTransfer, ""), Failed, "1.1.0", ""},
 		{"connection broke off, version named", Downloading, "1.0.0", "1.1.0", omaha.Failed("1.1.0", omaha.CodeTransfer, ""), Failed, "1.1.0", ""},
+		{"the machine's disk failed", Downloading, "1.0.0", "1.1.0", omaha.Failed("1.1.0", omaha.CodeWrite, "x"), Failed, "1.1.0", ""},
+		{"Semper's own fault", Downloading, "1.0.0", "1.1.0", omaha.Failed("1.1.0", omaha.CodeError, "x"), Failed, "1.1.0", ""},
+		{"refused by rules", Downloading, "1.0.0", "1.1.0", omaha.Failed("1.1.0", omaha.CodeIgnoredByPolicy, "x"), Failed, "1.1.0", "1.1.0"},
 		{"a check failed while nothing was under way", Complete, "1.1.0", "1.1.0", omaha.Failed(noNext, 2503, ""), Complete, "1.1.0", ""},
-		{"failure without any version", Unknown, "1.0.0", "", omaha.Failed(noNext, omaha.CodeError, ""), Failed, "", ""},
+		{"failure without any version", Unknown, "1.0.0", "", omaha.Failed(noNext, omaha.CodePostinstall, ""), Failed, "", ""},
 		{"the running version is not condemned", Complete, "1.1.0", "1.1.0", omaha.Failed(noNext, omaha.CodePostinstall, ""), Failed, "1.1.0", ""},
 		{"another event changes nothing", Granted, "1.0.0", "1.1.0", omaha.Event{Type: 40, Result: 1}, Granted, "1.1.0", ""},
 		{"deferred changes nothing", Granted, "1.0.0", "1.1.0", omaha.Event{Type: 3, Result: 9}, Granted, "1.1.0", ""},
@@ -61,7 +64,7 @@ func TestAdvance(t *testing.T) {
 			got := ""
 			if f != nil {
 				got = f.Version
-				if f.Reason != m.Detail || !f.At.Equal(later) || f.Code != c.event.ErrorCode {
+				if f.Reason != m.Detail || !f.At.Equal(later) || f.Code != c.event.ErrorCode || f.Running != c.runs {
 					t.Errorf("failure %+v, detail %q", f, m.Detail)
 				}
 			}
@@ -110,7 +113,8 @@ func TestDecide(t *testing.T) {
 	}
 	failed := []Failure{
 		{Version: "1.0.5", At: start, Reason: "x"},
-		{Version: "1.2.0", At: start, Code: 44, Reason: "health check web failed (code 44 rollback)"},
+		{Version: "1.2.0", At: start, Code: 44, Reason: "health check web failed (code 44 rollback)", Running: "1.0.0"},
+		{Version: "1.3.0", At: start, Code: 35 | omaha.FlagOtherServer, Reason: "1.0.0 is not newer than 1.1.0 (code 35 ignored-by-policy)", Running: "1.1.0"},
 	}
 	for _, c := range []struct {
 		name    string
@@ -130,6 +134,13 @@ func TestDecide(t *testing.T) {
 			channel("1.2.0"), "", FailedBefore,
 			"1.2.0 failed on this machine on 2026-01-02 03:04:05 UTC and is not offered to it again: health check web failed (code 44 rollback)",
 		},
+		{
+			"refused by the rules of the version that runs",
+			Machine{ID: "m", Arch: "amd64", Version: "1.1.0"},
+			channel("1.3.0"), "", FailedBefore,
+			"1.3.0 failed on this machine on 2026-01-02 03:04:05 UTC and is not offered to it again: 1.0.0 is not newer than 1.1.0 (code 35 ignored-by-policy)",
+		},
+		{"refused by the rules of another version", Machine{ID: "m", Arch: "amd64", Version: "1.2.1"}, channel("1.3.0"), "1.3.0", Newer, "1.3.0, the release of channel stable, is newer than 1.2.1"},
 		{"another version failed", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, channel("1.2.1"), "1.2.1", Newer, "1.2.1, the release of channel stable, is newer than 1.1.0"},
 		{"at the oldest version that can follow", Machine{ID: "m", Arch: "amd64", Version: "1.1.0"}, least(channel("2.0.0"), "1.1.0"), "2.0.0", Newer, "2.0.0, the release of channel stable, is newer than 1.1.0"},
 		{

@@ -71,9 +71,11 @@ func (tx Tx) Events(ctx context.Context, app, id string) ([]fleet.Event, error) 
 // AddFailure notes that a version failed on a machine, and forgets the oldest ones beyond MaxFailures.
 func (tx Tx) AddFailure(ctx context.Context, app, id string, f *fleet.Failure) error {
 	step := "keep a failed version of machine " + id
-	if _, err := tx.q.ExecContext(ctx, `INSERT INTO failed_versions (app, machine, version, at, code, reason) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (app, machine, version) DO UPDATE SET at = excluded.at, code = excluded.code, reason = excluded.reason`,
-		app, id, f.Version, millis(f.At), int64(f.Code), f.Reason); err != nil {
+	if _, err := tx.q.ExecContext(ctx, `INSERT INTO failed_versions (app, machine, version, at, code, reason, running)
+		VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (app, machine, version) DO UPDATE SET at = excluded.at, code = excluded.code, reason = excluded.reason,
+		running = excluded.running`,
+		app, id, f.Version, millis(f.At), int64(f.Code), f.Reason, f.Running); err != nil {
 		return failed(step, err)
 	}
 	_, err := tx.q.ExecContext(ctx, `DELETE FROM failed_versions WHERE app = ?1 AND machine = ?2 AND version NOT IN
@@ -85,10 +87,10 @@ func (tx Tx) AddFailure(ctx context.Context, app, id string, f *fleet.Failure) e
 func (tx Tx) Failures(ctx context.Context, app, id string) ([]fleet.Failure, error) {
 	return list(ctx, tx.q, "list failed versions of machine "+id, func(f *fleet.Failure, scan func(...any) error) error {
 		var at int64
-		err := scan(&f.Version, &at, &f.Code, &f.Reason)
+		err := scan(&f.Version, &at, &f.Code, &f.Reason, &f.Running)
 		f.At = fromMillis(at)
 		return err
-	}, "SELECT version, at, code, reason FROM failed_versions WHERE app = ? AND machine = ? ORDER BY at, version", app, id)
+	}, "SELECT version, at, code, reason, running FROM failed_versions WHERE app = ? AND machine = ? ORDER BY at, version", app, id)
 }
 
 // ForgetFailures lets a machine have its failed versions again, and returns how many there were.

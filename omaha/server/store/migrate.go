@@ -12,8 +12,11 @@ import (
 //go:embed schema_1.sql
 var schema1 string
 
+//go:embed schema_2.sql
+var schema2 string
+
 // migrations bring the schema from version i to version i+1. They are never changed once they were released.
-var migrations = []string{schema1}
+var migrations = []string{schema1, schema2}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052

@@ -64,7 +64,7 @@ func TestReopen(t *testing.T) {
 		Payload: fleet.File{Name: "full.crau", Size: 7, SHA256: sha256.Sum256([]byte("x")), SHA1: [20]byte{1, 2, 3}},
 	}
 	event := fleet.Event{Event: omaha.Failed("1.2.0", -2147483619, "why"), At: now, Version: "1.0.0"}
-	failure := fleet.Failure{Version: "1.2.0", At: now, Code: 44, Reason: "why"}
+	failure := fleet.Failure{Version: "1.2.0", At: now, Code: 44, Reason: "why", Running: "1.1.0"}
 	token := Token{ID: "abcd", SHA256: [32]byte{9}, Role: fleet.Publisher, Label: "l", Created: now}
 	write(t, s, func(tx Tx) error {
 		return errors.Join(
@@ -128,7 +128,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ change, want string }{
-		"newer schema":    {"PRAGMA user_version = 2", "its schema has version 2 and this semper-server only knows versions up to 1"},
+		"newer schema":    {"PRAGMA user_version = 3", "its schema has version 3 and this semper-server only knows versions up to 2"},
 		"another program": {"PRAGMA application_id = 7", "another program's database"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDurabilitySettings(t *testing.T) {
 	s := create(t, t.TempDir())
 	for _, c := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "1"},
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "2"},
 	} {
 		var got string
 		if err := s.write.QueryRow("PRAGMA " + c.pragma).Scan(&got); err != nil || got != c.want {
