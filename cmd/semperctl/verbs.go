@@ -144,7 +144,7 @@ func save(path string, r *health.Result) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	data, err := json.Marshal(r)
 	if err != nil {
 		return fault.Wrap(fault.Internal, err)

@@ -217,8 +217,8 @@ func (a *Agent) ask(ctx context.Context) (wire.Status, error) {
 	if err != nil {
 		return wire.Status{}, err
 	}
-	defer inst.Close()
-	stop := context.AfterFunc(ctx, func() { inst.Close() })
+	defer func() { _ = inst.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = inst.Close() })
 	defer stop()
 	return inst.Status()
 }
@@ -404,7 +404,7 @@ func (a *Agent) askReboot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer inst.Close()
+	defer func() { _ = inst.Close() }()
 	return inst.Reboot()
 }
 

@@ -132,8 +132,8 @@ func (d *download) fetch(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer inst.Close()
-	stop := context.AfterFunc(ctx, func() { inst.Close() })
+	defer func() { _ = inst.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = inst.Close() })
 	defer stop()
 	offset, err := inst.Begin(d.begin)
 	if err != nil {

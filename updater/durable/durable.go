@@ -139,7 +139,7 @@ func in[T any](a at, do func(*Dir) (T, error)) (T, error) {
 		var zero T
 		return zero, err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	return do(d)
 }
 
@@ -148,6 +148,7 @@ func (a at) Free() (int64, error)     { return in(a, (*Dir).Free) }
 func (a at) Open(name string) (File, error) {
 	return in(a, func(d *Dir) (File, error) { return d.Open(name) })
 }
+
 func (a at) Edit(name string) (File, error) {
 	return in(a, func(d *Dir) (File, error) { return d.Edit(name) })
 }

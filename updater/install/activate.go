@@ -22,7 +22,7 @@ import (
 
 // finish waits for the payload's last operation, checks the slot as the initramfs will, and makes it bootable.
 func (s *session) finish() error {
-	s.pipe.Close() // whatever is missing now does not come any more
+	_ = s.pipe.Close() // whatever is missing now does not come any more
 	<-s.done
 	if s.err != nil {
 		return s.err

@@ -147,7 +147,8 @@ func refuse(code omaha.ErrorCode, format string, args ...any) error {
 	return &coded{fault.New(fault.Verification, format, args...), code}
 }
 
-// withCode gives err the payload package's code where it has a reason, and otherwise code, unless it has one already.
+// withCode gives err the payload package's code where it has a reason, and otherwise code, unless it has one already. The codes decide what is tried again,
+// here and at the update server, see omaha.ErrorCode.Passing.
 func withCode(err error, code omaha.ErrorCode) error {
 	if err == nil {
 		return nil
@@ -156,8 +157,11 @@ func withCode(err error, code omaha.ErrorCode) error {
 	if errors.As(err, &have) {
 		return err
 	}
-	if r := payload.ReasonOf(err); r != "" {
+	switch r := payload.ReasonOf(err); {
+	case r != "":
 		code = omaha.ErrorCode(r.Code())
+	case fault.Is(err, fault.IO) && !code.Passing():
+		code = omaha.CodeWrite // this machine's disk: it says nothing against the version
 	}
 	return &coded{err, code}
 }

@@ -151,7 +151,7 @@ func RebootByLogind() error {
 	if err != nil {
 		return fault.New(fault.IO, "reboot: connect to the system bus: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	call := conn.Object("org.freedesktop.login1", "/org/freedesktop/login1").CallWithContext(ctx, "org.freedesktop.login1.Manager.Reboot", 0, false)
 	if call.Err != nil {
 		return fault.New(fault.IO, "reboot: ask logind: %w", call.Err)

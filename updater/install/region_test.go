@@ -23,8 +23,17 @@ func TestRegionIsAWindow(t *testing.T) {
 		n   int
 		ok  bool
 	}{
-		{0, 4096, true}, {4095, 1, true}, {4096, 0, true}, {100, 0, true},
-		{0, 4097, false}, {4095, 2, false}, {4096, 1, false}, {-1, 1, false}, {1 << 62, 1, false}, {-1 << 63, 8, false}, {1<<63 - 1, 4096, false},
+		{0, 4096, true},
+		{4095, 1, true},
+		{4096, 0, true},
+		{100, 0, true},
+		{0, 4097, false},
+		{4095, 2, false},
+		{4096, 1, false},
+		{-1, 1, false},
+		{1 << 62, 1, false},
+		{-1 << 63, 8, false},
+		{1<<63 - 1, 4096, false},
 	} {
 		n, err := r.WriteAt(bytes.Repeat([]byte{'x'}, c.n), c.off)
 		if (err == nil) != c.ok || c.ok && n != c.n || !c.ok && n != 0 {
