@@ -183,7 +183,8 @@ type host struct {
 	fleet    *fleet
 	clock    *clock
 	settings config.Settings
-	sleeper  agent.Clock      // instead of clock, for the agent
+	sleeper  agent.Clock // instead of clock, for the agent
+	wrap     func(agent.Installer) agent.Installer
 	state    *powercut.Folder // the agent's
 
 	agent *agent.Agent
@@ -244,7 +245,11 @@ func (h *host) newAgent() {
 		Machine:  client.Machine{App: application, ID: strings.Repeat("ab", 16), Board: "amd64-usr", UserAgent: "semperd-test"},
 		BootID:   h.BootID(),
 		Dial: func(ctx context.Context) (agent.Installer, error) {
-			return wire.Dial(ctx, path)
+			c, err := wire.Dial(ctx, path)
+			if err != nil || h.wrap == nil {
+				return c, err
+			}
+			return h.wrap(c), nil
 		},
 		HTTP:  http.DefaultClient,
 		State: h.state,
