@@ -2,8 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"os"
 
@@ -99,13 +97,11 @@ func (b *build) writeSmallFiles(w *release.Writer, bt *boot, hash verity.RootHas
 // commit hashes, signs and publishes the release.
 func (b *build) commit(ctx context.Context, w *release.Writer, hash verity.RootHash) error {
 	defer b.step("hash and sign the list", nil)()
-	packages := sha256.Sum256(b.lock.Encode())
+	m := b.manifest()
+	m.RootHash = hash.String()
 	bar := progress.New(b.Terminal, "hash the release", 0)
 	defer bar.Done()
-	dir, err := w.Commit(ctx, release.Manifest{
-		Name: b.recipe.Name, Version: b.Version, Epoch: uint64(b.recipe.Epoch), Architecture: b.recipe.Arch.Debian,
-		RootHash: hash.String(), PackagesSHA256: hex.EncodeToString(packages[:]), SourceDateEpoch: b.epoch.Unix(),
-	}, release.CommitOptions{Signers: b.keys.PayloadSigners(), Replace: b.Replace, Bar: bar})
+	dir, err := w.Commit(ctx, m, release.CommitOptions{Signers: b.keys.PayloadSigners(), Replace: b.Replace, Bar: bar})
 	if err != nil {
 		return err
 	}

@@ -7,12 +7,14 @@
 //
 // What is slow and depends on the lock alone (tree, kernel, tools) is kept in the cache under the digest of all that it
 // depends on; the rest is made anew by every build. Everything is written into a directory that becomes the release when it
-// is complete. The same recipe, lock, overlays, programs, public keys and version give the same bytes, signatures apart.
+// is complete. The same recipe, lock, overlays, programs, public keys and version give the same bytes, signatures included.
 package image
 
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"os"
@@ -28,11 +30,11 @@ import (
 	"github.com/semper-os/semper/builder/keys"
 	"github.com/semper-os/semper/builder/lock"
 	"github.com/semper-os/semper/builder/recipe"
+	"github.com/semper-os/semper/builder/release"
 	"github.com/semper-os/semper/builder/rootfs"
 	"github.com/semper-os/semper/builder/seed"
 	"github.com/semper-os/semper/builder/tools"
 	"github.com/semper-os/semper/fault"
-	"github.com/semper-os/semper/partitions/layout"
 	"github.com/semper-os/semper/progress"
 )
 
@@ -130,14 +132,17 @@ func (b *build) readImage() (err error) {
 
 // check reads all input and refuses what is wrong with it.
 func (b *build) check() (err error) {
+	if err := release.CheckVersion(b.Version); err != nil {
+		return fault.Wrap(fault.Usage, fmt.Errorf("--version: %w", err))
+	}
 	if err := tools.CheckHost(tools.ForBuild); err != nil {
 		return err
 	}
-	if err := layout.CheckVersion(b.Version); err != nil {
-		return fault.Wrap(fault.Usage, fmt.Errorf("--version: %w", err))
-	}
 	if err := b.readImage(); err != nil {
 		return err
+	}
+	if err := release.CheckName(b.recipe.Name); err != nil {
+		return fmt.Errorf("%s: %w", b.recipe.Where("name"), err)
 	}
 	if b.keys, err = keys.Load(b.Keys); err != nil {
 		return err
@@ -156,7 +161,22 @@ func (b *build) check() (err error) {
 	b.epoch = b.lock.Epoch()
 	digest := b.lock.Digest()
 	b.seed = seed.New([]byte(b.recipe.Name), digest[:], []byte(b.Version))
-	return nil
+	if !b.Replace {
+		if err := release.CheckPlace(b.Out, b.manifest(), b.keys.PayloadSigners()); err != nil {
+			return err
+		}
+	}
+	need := roomFactor * debs.Total(b.lock.Packages)
+	return checkRoom([]place{{"--out", b.Out, need}, {"--cache", b.Cache, need}}, statRoom)
+}
+
+// manifest is what is known of the release's manifest before the build.
+func (b *build) manifest() release.Manifest {
+	packages := sha256.Sum256(b.lock.Encode())
+	return release.Manifest{
+		Name: b.recipe.Name, Version: b.Version, Epoch: uint64(b.recipe.Epoch), Architecture: b.recipe.Arch.Debian,
+		PackagesSHA256: hex.EncodeToString(packages[:]), SourceDateEpoch: b.epoch.Unix(),
+	}
 }
 
 // fetch brings the packages and the tools to this machine.

@@ -173,6 +173,42 @@ func TestCommitOverExisting(t *testing.T) {
 	}
 }
 
+func TestCheckPlace(t *testing.T) {
+	signers := keystest.Load(t, "release").PayloadSigners()
+	out := t.TempDir()
+	known := manifest() // what is known before the build
+	known.RootHash = ""
+	if err := release.CheckPlace(filepath.Join(out, "missing"), known, signers); err != nil {
+		t.Errorf("a folder that is not there: %v", err)
+	}
+	dir, err := write(t, out, signers, "one", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := release.CheckPlace(out, known, signers); err != nil {
+		t.Errorf("a release that may be the same: %v", err)
+	}
+	for name, change := range map[string]func(m *release.Manifest, s *[]crypto.Signer){
+		"packages":   func(m *release.Manifest, _ *[]crypto.Signer) { m.PackagesSHA256 = strings.Repeat("ef", 32) },
+		"time":       func(m *release.Manifest, _ *[]crypto.Signer) { m.SourceDateEpoch++ },
+		"epoch":      func(m *release.Manifest, _ *[]crypto.Signer) { m.Epoch++ },
+		"minimum":    func(m *release.Manifest, _ *[]crypto.Signer) { m.MinVersion = "" },
+		"other keys": func(_ *release.Manifest, s *[]crypto.Signer) { *s = []crypto.Signer{bigKey(t)} },
+	} {
+		m, s := known, signers
+		change(&m, &s)
+		if err := release.CheckPlace(out, m, s); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), dir+" exists and has other content") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, release.ManifestFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := release.CheckPlace(out, known, signers); !fault.Is(err, fault.Input) {
+		t.Errorf("a folder that is no release: %v", err)
+	}
+}
+
 func TestLeftovers(t *testing.T) {
 	out := t.TempDir()
 	for _, name := range []string{".semper-1.2.0.partial-123", ".semper-1.2.1.partial-1", ".other"} {

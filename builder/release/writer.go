@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -283,7 +285,7 @@ func (w *Writer) publish(ctx context.Context, o CommitOptions) (string, error) {
 	case w.sameAs(ctx, final, o.Signers):
 		return final, w.Abort()
 	case !o.Replace:
-		return "", fault.New(fault.Input, "%s exists and has other content: choose another version, or replace it on purpose (--replace)", final)
+		return "", errExists(final)
 	default:
 		if err := unix.Renameat2(unix.AT_FDCWD, w.dir, unix.AT_FDCWD, final, unix.RENAME_EXCHANGE); err != nil {
 			return "", fault.New(fault.IO, "put release %s in the place of the old one: %w", w.name, err)
@@ -296,12 +298,41 @@ func (w *Writer) publish(ctx context.Context, o CommitOptions) (string, error) {
 	return final, syncDir(w.out)
 }
 
-// sameAs reports whether a release that exists has this manifest, good signatures, and files that are still what the manifest says.
-func (w *Writer) sameAs(ctx context.Context, dir string, signers []crypto.Signer) bool {
+// CheckPlace reports early, before a release is made, what Commit would refuse in the end: in out there is a release of that name that cannot be the one
+// that m is to become, by all that is known before (m's fields but Format, RootHash and Files) and by who signed it. The error has the kind Input.
+// A release that may be the same is left for Commit to compare.
+func CheckPlace(out string, m Manifest, signers []crypto.Signer) error {
+	dir := filepath.Join(out, m.Dir())
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	old, err := Open(dir, trustIn(signers))
+	if err != nil {
+		return errExists(dir)
+	}
+	m.Format, m.RootHash, m.Files = old.Manifest.Format, old.Manifest.RootHash, old.Manifest.Files
+	if !reflect.DeepEqual(m, old.Manifest) {
+		return errExists(dir)
+	}
+	return nil
+}
+
+func errExists(dir string) error {
+	return fault.New(fault.Input, "%s exists and has other content: choose another version, or replace it on purpose (--replace)", dir)
+}
+
+// trustIn is the trust in which all signers' signatures are needed.
+func trustIn(signers []crypto.Signer) payload.Trust {
 	trust := payload.Trust{Threshold: len(signers)}
 	for _, s := range signers {
 		trust.Keys = append(trust.Keys, s.Public())
 	}
+	return trust
+}
+
+// sameAs reports whether a release that exists has this manifest, good signatures, and files that are still what the manifest says.
+func (w *Writer) sameAs(ctx context.Context, dir string, signers []crypto.Signer) bool {
+	trust := trustIn(signers)
 	old, err := Open(dir, trust)
 	if err != nil || old.CheckFiles(ctx, nil) != nil {
 		return false
