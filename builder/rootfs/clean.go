@@ -34,7 +34,7 @@ var (
 )
 
 // Clean takes away what makes two builds of the same packages differ, and what the running system mounts over.
-// The files are those that facts of Debian's maintainer scripts name: see docs/reproducibility.md.
+// The files are those that facts of Debian's maintainer scripts name: see docs/release.md, "What is taken away".
 func Clean(t *tree.Tree, epoch time.Time) error {
 	for _, p := range emptied {
 		t.Clear(p)

@@ -2,7 +2,8 @@
 //
 // Every UUID, salt and volume serial of a release is HMAC-SHA256(seed, label), where the seed comes from the lock file's
 // digest: the same lock gives the same bytes on any machine. Nothing else in the builder may draw randomness or read the
-// clock (the lint forbids it); signatures are the one exception, and they are outside the reproducible part of a release.
+// clock (the lint forbids it), and signatures need none: RSA's are PKCS #1 v1.5, ECDSA's take their nonce from key and message (RFC 6979), so that two builds with the
+// same keys are compared to the last byte, signatures included (semper build --reproducible-check).
 package seed
 
 import (
