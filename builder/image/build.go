@@ -35,6 +35,8 @@ import (
 	"github.com/semper-os/semper/builder/seed"
 	"github.com/semper-os/semper/builder/tools"
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/partitions/bootentry"
+	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/progress"
 )
 
@@ -158,6 +160,9 @@ func (b *build) check() (err error) {
 	if os.Geteuid() != 0 {
 		return fault.New(fault.Input, "building needs root: mmdebstrap runs Debian's maintainer scripts in a chroot")
 	}
+	if err := b.checkMinVersion(); err != nil {
+		return err
+	}
 	b.epoch = b.lock.Epoch()
 	digest := b.lock.Digest()
 	b.seed = seed.New([]byte(b.recipe.Name), digest[:], []byte(b.Version))
@@ -175,7 +180,22 @@ func (b *build) manifest() release.Manifest {
 	packages := sha256.Sum256(b.lock.Encode())
 	return release.Manifest{
 		Name: b.recipe.Name, Version: b.Version, Epoch: uint64(b.recipe.Epoch), Architecture: b.recipe.Arch.Debian,
-		PackagesSHA256: hex.EncodeToString(packages[:]), SourceDateEpoch: b.epoch.Unix(),
+		PackagesSHA256: hex.EncodeToString(packages[:]), SourceDateEpoch: b.epoch.Unix(), MinVersion: b.recipe.MinVersion,
+	}
+}
+
+// checkMinVersion refuses an oldest version that is newer than the release.
+func (b *build) checkMinVersion() error {
+	if least := b.recipe.MinVersion; least != "" && bootentry.Compare(least, b.Version) > 0 {
+		return fault.New(fault.Input, "%s: min-version %s is newer than the release, %s", b.recipe.Where("min-version"), least, b.Version)
+	}
+	return nil
+}
+
+// payloadImage is what the payload says that it is.
+func (b *build) payloadImage() payload.Image {
+	return payload.Image{
+		ID: b.recipe.Name, Version: b.Version, Epoch: uint64(b.recipe.Epoch), MinVersion: b.recipe.MinVersion, Architecture: b.recipe.Arch.Debian,
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/semper-os/semper/builder/lock"
+	"github.com/semper-os/semper/builder/recipe"
 	"github.com/semper-os/semper/fault"
 )
 
@@ -17,6 +19,26 @@ func TestBadVersion(t *testing.T) {
 		if !fault.Is(err, fault.Usage) || !strings.Contains(err.Error(), "--version") {
 			t.Errorf("version %q: %v", version, err)
 		}
+	}
+}
+
+// The recipe's min-version is in what servers read, the manifest, and in what machines read, the payload.
+func TestMinVersion(t *testing.T) {
+	for _, c := range []struct {
+		version string
+		ok      bool
+	}{{"1.1.0", true}, {"1.10.0", true}, {"1.1.0~rc1", false}, {"1.0.9", false}} {
+		b := build{Options: Options{Version: c.version}, recipe: &recipe.Recipe{Name: "semper", MinVersion: "1.1.0"}, lock: &lock.Lock{}}
+		if err := b.checkMinVersion(); (err == nil) != c.ok || err != nil && !fault.Is(err, fault.Input) {
+			t.Errorf("%s: %v", c.version, err)
+		}
+		if a, p := b.manifest().MinVersion, b.payloadImage().MinVersion; a != "1.1.0" || p != "1.1.0" {
+			t.Errorf("manifest %q, payload %q", a, p)
+		}
+	}
+	b := build{Options: Options{Version: "1.0.0"}, recipe: &recipe.Recipe{Name: "semper"}, lock: &lock.Lock{}}
+	if err := b.checkMinVersion(); err != nil || b.manifest().MinVersion != "" {
+		t.Errorf("none: %v, %q", err, b.manifest().MinVersion)
 	}
 }
 

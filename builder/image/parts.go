@@ -194,9 +194,7 @@ func (b *build) writePayload(ctx context.Context, bt *boot, hashed verity.Result
 	bar := progress.New(b.Terminal, "update payload", size+int64(len(bt.uki)+len(bt.signature)))
 	defer bar.Done()
 	_, err := payload.WriteFile(ctx, name, payload.WriteOptions{
-		Image: payload.Image{
-			ID: b.recipe.Name, Version: b.Version, Epoch: uint64(b.recipe.Epoch), Architecture: b.recipe.Arch.Debian,
-		},
+		Image:     b.payloadImage(),
 		Timestamp: b.epoch,
 		Partitions: []payload.Partition{
 			{Name: "root", Data: root, Size: size, Verity: &payload.Verity{RootHash: hashed.RootHash, Superblock: hashed.Superblock}},

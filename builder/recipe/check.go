@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/semper-os/semper/builder/arch"
+	"github.com/semper-os/semper/builder/release"
 )
 
 const (
@@ -85,7 +86,12 @@ func (c *checker) identity() error {
 	if f.Epoch < 0 || f.Epoch > maxEpoch {
 		return c.at("epoch", "%d is not between 0 and %d", f.Epoch, maxEpoch)
 	}
-	r.Name, r.Title, r.Suite, r.Arch, r.Epoch = f.Name, f.Title, f.Suite, a, f.Epoch
+	if c.has("min-version") {
+		if err := release.CheckVersion(f.MinVersion); err != nil {
+			return c.at("min-version", "%w", err)
+		}
+	}
+	r.Name, r.Title, r.Suite, r.Arch, r.Epoch, r.MinVersion = f.Name, f.Title, f.Suite, a, f.Epoch, f.MinVersion
 	r.Components = []string{"main"}
 	if c.has("components") {
 		if err := c.list("components", f.Components, len(components), func(s string) error {

@@ -20,6 +20,7 @@ type file struct {
 	Architecture   string   `toml:"architecture"`
 	Components     []string `toml:"components"`
 	Epoch          int      `toml:"epoch"`
+	MinVersion     string   `toml:"min-version"`
 	Packages       []string `toml:"packages"`
 	RemovePackages []string `toml:"remove-packages"`
 	RemovePaths    []string `toml:"remove-paths"`
@@ -57,7 +58,7 @@ type file struct {
 
 // keys are all keys of file, to find the nearest to an unknown one.
 var keys = []string{
-	"name", "title", "suite", "architecture", "components", "epoch", "packages", "remove-packages", "remove-paths", "keep-paths",
+	"name", "title", "suite", "architecture", "components", "epoch", "min-version", "packages", "remove-packages", "remove-paths", "keep-paths",
 	"kernel", "kernel.package", "kernel.modules", "kernel.exclude-modules", "kernel.command-line",
 	"root", "root.slot-size", "root.compression", "esp", "esp.size", "tools", "tools.packages",
 	"users", "users.name", "users.uid", "users.gid", "users.home", "users.shell", "users.groups", "users.system",

@@ -8,6 +8,7 @@
 //	architecture = "amd64"       # a row of package arch
 //	components = ["main"]        # of main, contrib, non-free, non-free-firmware; default: main
 //	epoch = 0                    # SEMPER_EPOCH; a machine refuses a release of a lower epoch than its own
+//	min-version = "1.1.0"        # the oldest version that can be updated to the release directly; default: any
 //	packages = ["systemd", …]    # what is installed, with all it depends on; recommended packages are not
 //	remove-packages = ["dpkg"]   # installed while the tree is made, but none of their files reach the image
 //	remove-paths = ["usr/share/man/*"]          # what is left out of the image: patterns of path.Match, anchored at the root
@@ -82,6 +83,7 @@ type Recipe struct {
 	Arch           arch.Arch
 	Components     []string // sorted, never empty
 	Epoch          int
+	MinVersion     string   // the oldest version that can be updated to a release of this recipe directly; empty: any
 	Packages       []string // in the recipe's order
 	RemovePackages []string
 	RemovePaths    []string

@@ -310,3 +310,24 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestMinVersion(t *testing.T) {
+	with := func(line string) []byte {
+		return []byte(strings.Replace(smallest, "architecture", line+"\narchitecture", 1))
+	}
+	r, err := Parse("r.toml", with(`min-version = "1.1.0~rc2"`))
+	if err != nil || r.MinVersion != "1.1.0~rc2" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for line, want := range map[string]string{
+		`min-version = ""`:      `r.toml:3: min-version: version "": write numbers with dots`,
+		`min-version = "v1"`:    `r.toml:3: min-version: version "v1": write numbers with dots`,
+		`min-version = "1.0+1"`: `r.toml:3: min-version: version "1.0+1": write numbers with dots`,
+		`min-version = 1`:       `r.toml:3: min-version: it must be a string in quotes, not integer`,
+		`min_version = "1.0"`:   `r.toml:3: unknown key "min_version", did you mean "min-version"?`,
+	} {
+		if _, err := Parse("r.toml", with(line)); !fault.Is(err, fault.Input) || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}
