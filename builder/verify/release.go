@@ -106,6 +106,9 @@ func (i *inspector) payload(r *release.Release) {
 		if root == nil || root.Verity == nil || root.Verity.RootHash.String() != r.Manifest.RootHash {
 			return "", fault.New(fault.Verification, "it does not install the root hash of the manifest")
 		}
+		if m.Image.MinVersion != r.Manifest.MinVersion {
+			return "", fault.New(fault.Verification, "it can be installed from version %q on, the manifest says %q", m.Image.MinVersion, r.Manifest.MinVersion)
+		}
 		if m.Image.ID != r.Manifest.Name || m.Image.Version != r.Manifest.Version || m.Image.Epoch != r.Manifest.Epoch || m.Image.Architecture != r.Manifest.Architecture {
 			return "", fault.New(fault.Verification, "it installs %s %s (epoch %d, %s), the manifest is of %s %s (epoch %d, %s)", m.Image.ID, m.Image.Version, m.Image.Epoch,
 				m.Image.Architecture, r.Manifest.Name, r.Manifest.Version, r.Manifest.Epoch, r.Manifest.Architecture)

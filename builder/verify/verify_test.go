@@ -418,6 +418,10 @@ func TestBadReleases(t *testing.T) {
 			change: func(_ *release.Writer, m *release.Manifest) error { m.Epoch = 7; return nil },
 			failed: map[string]string{"update payload": "epoch 0, amd64), the manifest is of semper 1.2.0 (epoch 7"},
 		},
+		"other oldest version": {
+			change: func(_ *release.Writer, m *release.Manifest) error { m.MinVersion = "1.1.0"; return nil },
+			failed: map[string]string{"update payload": `installed from version "" on, the manifest says "1.1.0"`},
+		},
 		"disk written over": {change: func(w *release.Writer, _ *release.Manifest) error {
 			plan, err := layout.NewPlan(slotSize, espSize, "amd64")
 			if err != nil {
