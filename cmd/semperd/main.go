@@ -35,6 +35,8 @@ const (
 	statePath     = "/var/lib/semper/agent"
 	machineIDPath = "/etc/machine-id"
 	bootIDPath    = "/proc/sys/kernel/random/boot_id"
+	vendorPath    = "/sys/class/dmi/id/sys_vendor"
+	productPath   = "/sys/class/dmi/id/product_name"
 )
 
 func main() {
@@ -113,6 +115,7 @@ func options(settings config.Settings) (agent.Options, error) {
 		Settings: settings,
 		Machine: client.Machine{
 			App: omaha.SemperApp, ID: id, Alias: hostname, BootID: "{" + boot + "}", Board: runtime.GOARCH + "-usr", UserAgent: "semperd",
+			Platform: agent.Platform(firmware(vendorPath), firmware(productPath)),
 		},
 		BootID: boot,
 		Dial:   func(ctx context.Context) (agent.Installer, error) { return wire.Dial(ctx, installSocket) },
@@ -130,6 +133,15 @@ func options(settings config.Settings) (agent.Options, error) {
 		o.Server = server
 	}
 	return o, nil
+}
+
+// firmware reads one word of the firmware's about the machine. Some machines have none, and nothing depends on it.
+func firmware(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // payloadClient downloads payloads: no limit for the whole, since nobody knows how slow a line is, but one for each step up to the first byte. What

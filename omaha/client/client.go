@@ -67,15 +67,15 @@ const (
 // Machine describes who asks. App, ID, Version, Channel and Board must be set.
 type Machine struct {
 	App          string // omaha.SemperApp
-	ID           string // /etc/machine-id
+	ID           string // 32 hexadecimal digits that stay the same; semperd derives them from /etc/machine-id, see agent.MachineID
 	Alias        string // the host name, or a name that people gave
-	BootID       string // /proc/sys/kernel/random/boot_id
+	BootID       string // /proc/sys/kernel/random/boot_id, in braces
 	Version      string // IMAGE_VERSION of /etc/os-release
 	FirstVersion string // the version that was installed first, if it is remembered
 	Channel      string // "stable"
 	Board        string // "amd64-usr" or "arm64-usr"
-	Platform     string // "qemu", "metal", "azure"
-	UserAgent    string // "semperd-1.0.0"
+	Platform     string // vendor and product as the firmware tells them ("QEMU Standard PC (Q35 + ICH9, 2009)"), empty if it does not; for people only
+	UserAgent    string // "semperd/1.0.0", with the version of the system, of which semperd is a part
 }
 
 // Answer is what the server said to a check.

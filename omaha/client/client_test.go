@@ -12,7 +12,7 @@ import (
 	"github.com/semper-os/semper/omaha"
 )
 
-var machine = Machine{App: omaha.SemperApp, ID: "m", Version: "1.0.0", Channel: "stable", Board: "amd64-usr", UserAgent: "semperd-1.0.0"}
+var machine = Machine{App: omaha.SemperApp, ID: "m", Version: "1.0.0", Channel: "stable", Board: "amd64-usr", UserAgent: "semperd/1.0.0"}
 
 func answerer(status int, contentType, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -86,7 +86,7 @@ func TestRequest(t *testing.T) {
 		http.Redirect(w, r, "/elsewhere", http.StatusPermanentRedirect) // kept as a POST with its body
 	})
 	h.HandleFunc("POST /elsewhere", func(w http.ResponseWriter, r *http.Request) {
-		if ct, ua := r.Header.Get("Content-Type"), r.Header.Get("User-Agent"); ct != "text/xml; charset=utf-8" || ua != "semperd-1.0.0" {
+		if ct, ua := r.Header.Get("Content-Type"), r.Header.Get("User-Agent"); ct != "text/xml; charset=utf-8" || ua != "semperd/1.0.0" {
 			t.Errorf("content type %q, user agent %q", ct, ua)
 		}
 		body := make([]byte, r.ContentLength)

@@ -96,7 +96,7 @@ func TestOurClient(t *testing.T) {
 	}
 	m := client.Machine{
 		App: omaha.SemperApp, ID: machineID, Alias: "web-1", BootID: "b", Version: "1.0.0", FirstVersion: "1.0.0", Channel: "stable",
-		Board: "amd64-usr", Platform: "qemu", UserAgent: "semperd-1.0.0",
+		Board: "amd64-usr", Platform: "qemu", UserAgent: "semperd/1.0.0",
 	}
 	ctx := t.Context()
 	check := func(events ...omaha.Event) client.Answer {

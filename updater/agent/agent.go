@@ -81,15 +81,16 @@ type Installer interface {
 // Options are an Agent's surroundings. All are required but Server, which is nil where no server is set.
 type Options struct {
 	Settings config.Settings
-	Machine  client.Machine // Version and FirstVersion are filled in by the agent
-	BootID   string
-	Server   Server
-	Dial     func(context.Context) (Installer, error)
-	HTTP     *http.Client // for payloads
-	State    durable.Folder
-	Clock    Clock
-	Rand     *rand.Rand
-	Log      *slog.Logger
+	// Machine is who asks. Channel, Version and FirstVersion are filled in by the agent, and "/VERSION" is put behind its UserAgent.
+	Machine client.Machine
+	BootID  string
+	Server  Server
+	Dial    func(context.Context) (Installer, error)
+	HTTP    *http.Client // for payloads
+	State   durable.Folder
+	Clock   Clock
+	Rand    *rand.Rand
+	Log     *slog.Logger
 }
 
 // Clock is the time, and waiting for it.
@@ -343,7 +344,7 @@ func (a *Agent) machine() client.Machine {
 	m.FirstVersion = a.state.FirstVersion
 	if a.slots != nil {
 		m.Version = a.slots.Version
-		m.UserAgent += "-" + a.slots.Version
+		m.UserAgent += "/" + a.slots.Version
 	}
 	return m
 }

@@ -30,6 +30,7 @@ func TestUpdate(t *testing.T) {
 	equal(t, "pending", r.Pending, &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start})
 	equal(t, "who asked", []string{h.fleet.machine.ID, h.fleet.machine.Version, h.fleet.machine.Track, h.fleet.machine.AlephVersion, h.fleet.machine.Board},
 		[]string{application, "1.0.0", "stable", "1.0.0", "amd64-usr"})
+	equal(t, "agents", h.fleet.agents, map[string]bool{"semperd-test/1.0.0": true})
 
 	equal(t, "a second step while it goes down", h.step(), 10*time.Minute)
 	equal(t, "reboots", h.Reboots, 1)

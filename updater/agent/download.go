@@ -236,7 +236,7 @@ func (d *download) get(ctx context.Context, url string, offset int64, stalled *t
 	if err != nil {
 		return nil, &coded{fault.New(fault.Input, "payload address: %w", err), omaha.CodeResponseHandler}
 	}
-	req.Header.Set("User-Agent", d.a.o.Machine.UserAgent)
+	req.Header.Set("User-Agent", d.a.machine().UserAgent)
 	req.Header.Set("Accept-Encoding", "identity") // the bytes are counted and hashed as they are stored
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))

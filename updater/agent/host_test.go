@@ -61,12 +61,13 @@ type fleet struct {
 	reasons []string // of failures
 	ranges  []string // Range headers of downloads
 	machine omaha.AppRequest
+	agents  map[string]bool // User-Agent headers
 	// serve may take over a download; false lets the fleet do it.
 	serve func(w http.ResponseWriter, r *http.Request, data []byte) bool
 }
 
 func newFleet(t *testing.T) *fleet {
-	f := &fleet{}
+	f := &fleet{agents: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/update", f.update)
 	mux.HandleFunc("GET /{mirror}/full.crau", f.download)
@@ -90,6 +91,7 @@ func (f *fleet) update(w http.ResponseWriter, r *http.Request) {
 	}
 	app := req.Apps[0]
 	f.machine = app
+	f.agents[r.UserAgent()] = true
 	for _, e := range app.Events {
 		text := fmt.Sprintf("%d/%d %s", e.Type, e.Result, e.NextVersion)
 		if e.PreviousVersion != "" {
@@ -127,6 +129,7 @@ func (f *fleet) update(w http.ResponseWriter, r *http.Request) {
 func (f *fleet) download(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	data, hook := f.offer.Payload, f.serve
+	f.agents[r.UserAgent()] = true
 	f.ranges = append(f.ranges, r.PathValue("mirror")+" "+r.Header.Get("Range"))
 	f.mu.Unlock()
 	if hook != nil && hook(w, r, data) {

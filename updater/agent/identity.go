@@ -34,6 +34,34 @@ func MachineID(etcMachineID string) (string, error) {
 	return hex.EncodeToString(id), nil
 }
 
+// maxPlatform is how many characters the server is told of what the firmware says.
+const maxPlatform = 80
+
+// Platform names the machine's vendor and product from the contents of sys_vendor and product_name in /sys/class/dmi/id: their printable ASCII, with single
+// blanks and the vendor named once, at most 80 characters. The firmware says there what it likes; what it says nothing in is empty.
+func Platform(vendor, product string) string {
+	vendor, product = plain(vendor), plain(product)
+	text := product
+	if !strings.HasPrefix(strings.ToLower(product), strings.ToLower(vendor)) {
+		text = plain(vendor + " " + product)
+	}
+	return strings.TrimSpace(text[:min(len(text), maxPlatform)])
+}
+
+func plain(s string) string {
+	printable := strings.Map(func(r rune) rune {
+		switch {
+		case r > ' ' && r <= '~':
+			return r
+		case r == ' ', r == '\t', r == '\n':
+			return ' '
+		default:
+			return -1
+		}
+	}, s)
+	return strings.Join(strings.Fields(printable), " ")
+}
+
 // SystemClock is the real time.
 type SystemClock struct{}
 

@@ -26,6 +26,24 @@ func TestMachineID(t *testing.T) {
 	}
 }
 
+func TestPlatform(t *testing.T) {
+	for _, c := range []struct{ vendor, product, want string }{
+		{"QEMU\n", "Standard PC (Q35 + ICH9, 2009)\n", "QEMU Standard PC (Q35 + ICH9, 2009)"},
+		{"Amazon EC2\n", "m7i.large\n", "Amazon EC2 m7i.large"},
+		{"HP", "HP  ProLiant\tX  ", "HP ProLiant X"},
+		{"", "", ""},
+		{"Lenovo\n", "", "Lenovo"},
+		{"", "KVM", "KVM"},
+		{"\x1b[31mEvil\x00", "ä\x7f\"<x>", "[31mEvil \"<x>"},
+		{strings.Repeat("v", 79), "product", strings.Repeat("v", 79)},
+		{strings.Repeat("v", 500), strings.Repeat("p", 500), strings.Repeat("v", 80)},
+	} {
+		if got := Platform(c.vendor, c.product); got != c.want {
+			t.Errorf("%q, %q: %q, want %q", c.vendor, c.product, got, c.want)
+		}
+	}
+}
+
 func TestClip(t *testing.T) {
 	for _, c := range []struct {
 		in   string
