@@ -27,7 +27,7 @@ func TestPowerCutAtEveryChange(t *testing.T) {
 	fates := map[string]powercut.Fate{"lost": powercut.Lost, "kept": powercut.Kept}
 	seeds := uint64(1)
 	if os.Getenv("SEMPER_SOAK") != "" {
-		seeds = 200
+		seeds = 40
 	}
 	total := 0
 	for cut := 0; ; cut++ {
