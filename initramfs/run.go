@@ -343,27 +343,32 @@ func (b *boot) mountState(chosen tableOf, disk *os.File) error {
 	return nil
 }
 
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // describe fills in what is known of the disk.
-func (i *Boot) describe(t tableOf, rootHash verity.RootHash, varNode string, created bool) {
+func (b *Boot) describe(t tableOf, rootHash verity.RootHash, varNode string, created bool) {
 	node := func(number int) string {
 		if number == 0 {
 			return ""
 		}
 		return "/dev/" + partitionName(t.disk.name, number)
 	}
-	i.Disk = t.disk.node()
-	i.Slot, i.Version, i.RootHash = slotName(t.slot.Name), t.slot.Version, rootHash.String()
-	i.VarCreated = created
-	i.Partitions = Partitions{
+	b.Disk = t.disk.node()
+	b.Slot, b.Version, b.RootHash = slotName(t.slot.Name), t.slot.Version, rootHash.String()
+	b.VarCreated = created
+	b.Partitions = Partitions{
 		Root: node(t.slot.Root), Verity: node(t.slot.Verity), VeritySig: node(t.slot.Sig), Var: varNode,
 	}
 	for n, p := range t.table.Partitions {
-		if p.Type == gpt.TypeESP && i.Partitions.ESP == "" {
-			i.Partitions.ESP = node(n + 1)
+		if p.Type == gpt.TypeESP && b.Partitions.ESP == "" {
+			b.Partitions.ESP = node(n + 1)
 		}
 	}
 	if other, err := layout.Idle(t.table, rootHash); err == nil {
-		i.Partitions.OtherRoot, i.Partitions.OtherVerity, i.Partitions.OtherVeritySig = node(other.Root), node(other.Verity), node(other.Sig)
+		b.Partitions.OtherRoot, b.Partitions.OtherVerity, b.Partitions.OtherVeritySig = node(other.Root), node(other.Verity), node(other.Sig)
 	}
 }
 
@@ -379,7 +384,7 @@ func (b *boot) writeRun() error {
 	if err := os.WriteFile(BootPath, text, 0o644); err != nil {
 		return err
 	}
-	if _, err := os.Stat(sysroot + espMount); err != nil || b.info.Partitions.ESP == "" {
+	if !isDir(sysroot+espMount) || b.info.Partitions.ESP == "" {
 		b.console.Printf("the EFI system partition is not mounted: the image has no %s, or the disk no such partition", espMount)
 		return nil
 	}

@@ -57,8 +57,8 @@ func (v *varDisk) prepare() (node string, created bool, err error) {
 		return "", false, &Failure{What: "The partition table makes no sense", Where: where, Err: err}
 	}
 	changed := v.found.Damage != nil || v.found.Used != gpt.Both
-	switch {
-	case number == 0:
+	switch number {
+	case 0:
 		if number, err = layout.AddVar(v.table, v.guid, v.size); err != nil {
 			return "", false, &Failure{
 				What: "There is no place for /var", Where: where, Err: err,
@@ -204,7 +204,7 @@ func (m realMachine) Run(limit time.Duration, name string, args ...string) (int,
 		}
 	})
 	out := m.console.Lines(name)
-	defer out.Close()
+	defer func() { _ = out.Close() }() // the console: nobody is there to hear of it
 	return runInRoot(ctx, out, "/usr/sbin/"+name, args...)
 }
 

@@ -140,7 +140,7 @@ func (m *machine) Run(limit time.Duration, name string, args ...string) (int, er
 
 func (m *machine) Mount(node string) error {
 	if _, err := ext4Size(io.NewSectionReader(m.disk, m.part.Offset(), m.part.Size())); err != nil || node != "/dev/vda9" {
-		return fmt.Errorf("mount %s: %v", node, err)
+		return fmt.Errorf("mount %s: %w", node, err)
 	}
 	m.mounted = true
 	return nil

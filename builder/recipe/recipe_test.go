@@ -226,9 +226,25 @@ func TestParseSize(t *testing.T) {
 		text string
 		want int64 // -1: refused
 	}{
-		{"1KiB", 1 << 10}, {"64MiB", 64 << 20}, {"2GiB", 2 << 30}, {"1TiB", 1 << 40}, {"0MiB", 0}, {"8388607TiB", 8388607 << 40},
-		{"8388608TiB", -1}, {"99999999999999999999KiB", -1}, {"", -1}, {"GiB", -1}, {"1GB", -1}, {"1 GiB", -1}, {"-1GiB", -1}, {"+1GiB", -1},
-		{"01GiB", -1}, {"1.5GiB", -1}, {"1gib", -1}, {"0x1GiB", -1}, {"1_0GiB", -1},
+		{"1KiB", 1 << 10},
+		{"64MiB", 64 << 20},
+		{"2GiB", 2 << 30},
+		{"1TiB", 1 << 40},
+		{"0MiB", 0},
+		{"8388607TiB", 8388607 << 40},
+		{"8388608TiB", -1},
+		{"99999999999999999999KiB", -1},
+		{"", -1},
+		{"GiB", -1},
+		{"1GB", -1},
+		{"1 GiB", -1},
+		{"-1GiB", -1},
+		{"+1GiB", -1},
+		{"01GiB", -1},
+		{"1.5GiB", -1},
+		{"1gib", -1},
+		{"0x1GiB", -1},
+		{"1_0GiB", -1},
 	} {
 		got, err := ParseSize(c.text)
 		if err != nil {
@@ -269,8 +285,16 @@ func TestNearest(t *testing.T) {
 		word string
 		want string
 	}{
-		{"podmn", "podman"}, {"podmann", "podman"}, {"vmi", "vim"}, {"openssh-servr", "openssh-server"}, {"openssh", "openssh-client openssh-server"},
-		{"docker", "podman-docker"}, {"vi", "vim"}, {"", ""}, {"emacs", ""}, {strings.Repeat("x", 500), ""},
+		{"podmn", "podman"},
+		{"podmann", "podman"},
+		{"vmi", "vim"},
+		{"openssh-servr", "openssh-server"},
+		{"openssh", "openssh-client openssh-server"},
+		{"docker", "podman-docker"},
+		{"vi", "vim"},
+		{"", ""},
+		{"emacs", ""},
+		{strings.Repeat("x", 500), ""},
 	} {
 		if got := strings.Join(Nearest(c.word, names, 2), " "); got != c.want {
 			t.Errorf("Nearest(%q) = %q, want %q", c.word, got, c.want)

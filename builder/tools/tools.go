@@ -165,7 +165,7 @@ func (t *Tree) make(ctx context.Context, files Files, packages []lock.Package) e
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { _ = unlock() }() // closing the folder frees it
 	if _, err := os.Stat(t.dir); err == nil {
 		return nil
 	}
