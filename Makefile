@@ -36,6 +36,10 @@ demo: packages programs ## build Semper OS 1.0.0 to 1.2.0, boot it, watch it upd
 test: packages programs ## every test, QEMU ones included (under 40 minutes on two cores)
 	scripts/test
 
+.PHONY: soak
+soak: packages programs ## the QEMU tests SOAK times (5), until one fails
+	scripts/soak $(or $(SOAK),5)
+
 .PHONY: unit
 unit: ## the tests that boot nothing
 	$(GO) test $$($(GO) list ./... | grep -v /qemu-tests)
