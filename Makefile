@@ -37,7 +37,7 @@ test: packages programs ## every test, QEMU ones included (under 40 minutes on t
 	scripts/test
 
 .PHONY: soak
-soak: packages programs ## the QEMU tests SOAK times (5), until one fails
+soak: packages programs ## power cuts with many seeds, then the QEMU tests SOAK times (5)
 	scripts/soak $(or $(SOAK),5)
 
 .PHONY: unit
