@@ -273,7 +273,11 @@ func (b *build) bootstrap(ctx context.Context) (string, error) {
 		parts = append(parts, p.SHA256)
 		names = append(names, p.Name)
 	}
-	run := rootfs.Bootstrap{Suite: b.lock.Suite, Architecture: b.lock.Architecture, Packages: names, Epoch: b.epoch}
+	run := rootfs.Bootstrap{
+		Suite: b.lock.Suite, Architecture: b.lock.Architecture, Packages: names, Epoch: b.epoch,
+		// Debian's packages unpack to two or three times their size; the packages themselves are copied in too.
+		Unpacked: 6*debs.Total(packages) + 512<<20,
+	}
 	parts = append(parts, run.Identity())
 	var cached bool
 	defer b.step("tree (mmdebstrap)", &cached)()

@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -34,6 +35,7 @@ type Bootstrap struct {
 	Repository   string   // a directory that holds the locked packages and a Packages file, and nothing else
 	Packages     []string // every locked package of the image, by name
 	Epoch        time.Time
+	Unpacked     int64     // how large the tree may become, in bytes; 0: not known, and then it is made on disk
 	Log          io.Writer // what mmdebstrap says; kept for the error message, never nil
 }
 
@@ -63,10 +65,18 @@ func (b Bootstrap) Run(ctx context.Context, target string) error {
 	b.Repository = repository
 	partial := target + ".partial"
 	defer os.Remove(partial)
-	cmd := exec.CommandContext(ctx, "mmdebstrap", b.Args(partial)...)
+	temp, err := os.MkdirTemp("", "semper-tree-")
+	if err != nil {
+		return fault.New(fault.IO, "mmdebstrap: %w", err)
+	}
+	defer os.RemoveAll(temp)
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return fault.New(fault.IO, "mmdebstrap: %w", err)
+	}
+	cmd := b.command(ctx, partial, temp)
 	cmd.Env = []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC", "HOME=/nonexistent", "DEBIAN_FRONTEND=noninteractive",
-		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(b.Epoch.Unix(), 10), "TMPDIR=" + tempDir(),
+		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(b.Epoch.Unix(), 10), "TMPDIR=" + temp,
 	}
 	// mmdebstrap cleans its mounts up when it is asked to stop, and cannot when it is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -86,11 +96,32 @@ func (b Bootstrap) Run(ctx context.Context, target string) error {
 	return fault.Wrap(fault.IO, os.Rename(partial, target))
 }
 
-func tempDir() string {
-	if d := os.Getenv("TMPDIR"); d != "" {
-		return d
+// command runs mmdebstrap with its tree in memory where there is plenty: unpacking is thousands of small files. The tmpfs
+// belongs to a mount namespace of the command's own, so it is gone with it, however the build ends.
+func (b Bootstrap) command(ctx context.Context, partial, temp string) *exec.Cmd {
+	args := b.Args(partial)
+	if b.Unpacked == 0 || availableMemory() < 2*b.Unpacked {
+		return exec.CommandContext(ctx, "mmdebstrap", args...)
 	}
-	return "/tmp"
+	script := `mount -t tmpfs -o mode=0755,size="$1" tmpfs "$2" || echo "the tree is made on disk" >&2; shift 2; exec mmdebstrap "$@"`
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh", strconv.FormatInt(b.Unpacked, 10), temp}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	return cmd
+}
+
+// availableMemory returns what /proc/meminfo calls MemAvailable, in bytes; 0 where it cannot be read.
+func availableMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "MemAvailable:" {
+			kib, _ := strconv.ParseInt(f[1], 10, 64) // what is no number counts as no memory
+			return kib << 10
+		}
+	}
+	return 0
 }
 
 // tailWriter keeps the last 4 KiB of what is written to it.
@@ -108,6 +139,6 @@ func (t *tailWriter) String() string { return strings.TrimSpace(t.buf.String()) 
 
 // Identity names the way in which mmdebstrap is called, for the cache: a tree made by other rules is another tree.
 func (b Bootstrap) Identity() string {
-	b.Repository = "."
+	b.Repository, b.Unpacked = ".", 0
 	return fmt.Sprintf("%q epoch %d", b.Args("tree.tar"), b.Epoch.Unix())
 }
