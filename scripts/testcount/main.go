@@ -41,6 +41,8 @@ func main() {
 		case e.Test == "" && e.Action == "fail":
 			broken = true
 			fmt.Printf("FAIL  %s (%.1f s)\n", e.Package, e.Elapsed)
+		case e.Test == "" && e.Action == "skip": // it has no test files
+			show = false
 		case e.Test == "":
 			fmt.Printf("%-5s %s (%.1f s)\n", e.Action, e.Package, e.Elapsed)
 			show = false

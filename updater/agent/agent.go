@@ -257,7 +257,7 @@ func (a *Agent) learn(st wire.Status) {
 // has no line breaks.
 func eventReason(r wire.RolledBack) string {
 	text := r.Reason
-	if out := strings.TrimSpace(r.Output); out != "" {
+	if out := strings.TrimSpace(r.Output); !strings.HasSuffix(text, out) { // the reason ends with the output's last line
 		text += " | " + strings.ReplaceAll(out, "\n", " | ")
 	}
 	return clip(text, omaha.MaxReason)
