@@ -146,7 +146,9 @@ func (s *session) activate(m *payload.Manifest, size int64) error {
 		return fault.New(fault.IO, "add the boot entry %s: %w", entry.Name(), err)
 	}
 	if err := s.s.ESP.Sync(); err != nil {
-		return fault.New(fault.IO, "add the boot entry %s: %w", entry.Name(), err)
+		// The caller gives the slot up, so its entry must not stay: the boot loader would try it in vain.
+		gone := removeFiles(s.s.ESP, entry.Name())
+		return fault.New(fault.IO, "add the boot entry %s: %w", entry.Name(), errors.Join(err, gone))
 	}
 	s.c.o.Log.Info("installed", "version", m.Image.Version, "slot", s.idle.Name, "entry", entry.Name())
 	// The update exists from here on; what is left is only tidiness.
