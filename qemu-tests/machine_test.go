@@ -17,8 +17,6 @@ import (
 	"github.com/semper-os/semper/vm"
 )
 
-const snapshot = "here"
-
 // machine is a guest in a test: what goes wrong ends the test.
 type machine struct {
 	*guest.Guest
@@ -60,7 +58,7 @@ func branch(t *testing.T, from func() (guest.Config, error)) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := origin.Branch(t.Name(), filepath.Join(world.dir, t.Name()), snapshot)
+	c, err := origin.Branch(t.Name(), filepath.Join(world.dir, t.Name()), origin.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +85,7 @@ var ready = sync.OnceValues(func() (guest.Config, error) {
 	if _, err := g.Run(ctx, "systemctl is-system-running --wait && systemctl is-active semper-bless.service"); err != nil {
 		return c, err
 	}
-	return c, g.Save(ctx, snapshot)
+	return c, g.Save(ctx, c.Name)
 })
 
 // run runs a command that must succeed, and returns its output without the newline at the end.

@@ -2,6 +2,7 @@ package qemutests
 
 import (
 	"crypto"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
@@ -33,7 +34,7 @@ func imageKeys(t *testing.T) *keys.Keys {
 func foreignKeys(t *testing.T) *keys.Keys {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "keys")
-	if _, err := keys.New(t.Context(), dir, keys.Options{Now: time.Now(), Fast: true}); err != nil {
+	if _, err := keys.New(t.Context(), dir, keys.Options{Now: time.Now(), Rand: rand.Reader, Fast: true}); err != nil {
 		t.Fatal(err)
 	}
 	k, err := keys.Load(dir)
