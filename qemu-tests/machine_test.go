@@ -58,7 +58,7 @@ func branch(t *testing.T, from func() (guest.Config, error)) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := origin.Branch(t.Name(), filepath.Join(world.dir, t.Name()), origin.Name)
+	c, err := origin.Branch(t.Name(), filepath.Join(world.dir, t.Name()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ var ready = sync.OnceValues(func() (guest.Config, error) {
 	if _, err := g.Run(ctx, "systemctl is-system-running --wait && systemctl is-active semper-bless.service"); err != nil {
 		return c, err
 	}
-	return c, g.Save(ctx, c.Name)
+	return c, g.Save(ctx)
 })
 
 // run runs a command that must succeed, and returns its output without the newline at the end.

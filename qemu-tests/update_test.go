@@ -30,7 +30,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 	ctx, cancel := context.WithTimeout(world.ctx, bootTime+updateTime)
 	defer cancel()
 	dir := filepath.Join(world.dir, "updated")
-	c, err := origin.Branch("updated", dir, origin.Name)
+	c, err := origin.Branch("updated", dir)
 	if err != nil {
 		return c, err
 	}
@@ -79,7 +79,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 	if _, err := s.WaitMachine(ctx, "the completed update", func(m api.MachineDetail) bool { return m.State == "complete" && m.Version == second }); err != nil {
 		return c, err
 	}
-	return c, g.Save(ctx, c.Name) // beside the snapshot that it went on from
+	return c, g.Save(ctx) // beside the snapshot that it went on from
 })
 
 // TestUpdateABA updates from slot A to slot B and back to slot A, each time to a newer version.

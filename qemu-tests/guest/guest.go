@@ -25,7 +25,7 @@ import (
 
 // Config describes a machine. Dir, Key and a disk have to be set.
 type Config struct {
-	Name      string // for messages
+	Name      string // for messages, and of the snapshot that Save makes
 	Dir       string // made when missing
 	Disk      string // the released disk, only read
 	DiskSize  int64  // bytes; 0: as released
@@ -113,10 +113,10 @@ func (g *Guest) close() {
 	}
 }
 
-// Save ends the machine and keeps the moment, memory included, under a name: Branch makes machines that go on from here.
-func (g *Guest) Save(ctx context.Context, name string) error {
+// Save ends the machine and keeps the moment, memory included, under the machine's name: Branch makes machines that go on from here.
+func (g *Guest) Save(ctx context.Context) error {
 	g.ssh.drop()
-	if err := g.vm.SaveSnapshot(ctx, name); err != nil {
+	if err := g.vm.SaveSnapshot(ctx, g.Config.Name); err != nil {
 		return fmt.Errorf("machine %s: save: %w", g.Config.Name, err)
 	}
 	err := g.vm.Quit(ctx)
@@ -124,13 +124,13 @@ func (g *Guest) Save(ctx context.Context, name string) error {
 	return err
 }
 
-// Branch copies a saved machine's files to dir and returns the configuration that goes on from the snapshot.
-func (c Config) Branch(name, dir, snapshot string) (Config, error) {
+// Branch copies a saved machine's files to dir and returns the configuration of a machine that goes on from there.
+func (c Config) Branch(name, dir string) (Config, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Config{}, err
 	}
 	b := c
-	b.Name, b.Dir, b.Snapshot = name, dir, snapshot
+	b.Name, b.Dir, b.Snapshot = name, dir, c.Name
 	for _, file := range []string{"overlay.qcow2", "vars.qcow2"} {
 		if err := CopySparse(filepath.Join(c.Dir, file), filepath.Join(dir, file)); err != nil {
 			return Config{}, fmt.Errorf("branch machine %s off %s: %w", name, c.Name, err)
