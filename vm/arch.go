@@ -17,6 +17,7 @@ type arch struct {
 	program    string // the emulator
 	programPkg string // the Debian package that brings it
 	machine    string // -machine
+	ram        string // the name of the machine type's memory, the same in all its snapshots
 	console    string // the first serial port's name inside the guest
 	smbios     bool   // whether the machine hands SMBIOS tables to the guest
 	// Firmware code and the empty variable store that belongs to it, in the order tried: Debian 13 and 12.
@@ -32,7 +33,7 @@ type firmware struct{ code, vars string }
 var arches = []arch{
 	{
 		name: "amd64", goarch: "amd64", program: "qemu-system-x86_64", programPkg: "qemu-system-x86",
-		machine: "q35", console: "ttyS0", smbios: true,
+		machine: "q35", ram: "pc.ram", console: "ttyS0", smbios: true,
 		uefi:    []firmware{{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}},
 		uefiPkg: "ovmf",
 		secure:  []firmware{{"/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}},
@@ -41,7 +42,7 @@ var arches = []arch{
 	},
 	{
 		name: "arm64", goarch: "arm64", program: "qemu-system-aarch64", programPkg: "qemu-system-arm",
-		machine: "virt", console: "ttyAMA0", smbios: true,
+		machine: "virt", ram: "mach-virt.ram", console: "ttyAMA0", smbios: true,
 		uefi:    []firmware{{"/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"}, {"/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"}},
 		uefiPkg: "qemu-efi-aarch64",
 	},
