@@ -11,7 +11,8 @@ const espMount = "/efi"
 
 // espUnits returns the unit files that mount the ESP of the disk that this system was started from, by name below /run/systemd/system. systemd's own generator
 // is off (systemd.gpt_auto=no): it knows the disk only where the boot loader says so, and mounts for longer than needed. FAT does not survive a power cut
-// well, so the partition is mounted only while it is used.
+// well, so the partition is mounted only while it is used. Linux renames on FAT in three steps: a new entry of no length, its content's place, and the
+// end of the old entry; dirsync brings each to the disk before the next, so that a whole entry is there at any moment.
 func espUnits(device string) map[string]string {
 	return map[string]string{
 		"efi.mount": fmt.Sprintf(`# Written by semper-init at boot.
@@ -22,7 +23,7 @@ Description=EFI system partition of the disk this system was started from
 What=%s
 Where=%s
 Type=vfat
-Options=umask=0077,nodev,nosuid,noexec
+Options=umask=0077,nodev,nosuid,noexec,dirsync
 `, device, espMount),
 		"efi.automount": fmt.Sprintf(`# Written by semper-init at boot.
 [Unit]

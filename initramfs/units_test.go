@@ -25,7 +25,7 @@ Description=EFI system partition of the disk this system was started from
 What=/dev/nvme0n1p2
 Where=/efi
 Type=vfat
-Options=umask=0077,nodev,nosuid,noexec
+Options=umask=0077,nodev,nosuid,noexec,dirsync
 `,
 		"efi.automount": `# Written by semper-init at boot.
 [Unit]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -211,7 +212,14 @@ type server struct {
 func startServer(t *testing.T) *server {
 	t.Helper()
 	// Not the test's context: that ends before the cleanup that stops the server in order.
-	s, err := world.bin.StartServer(world.ctx, filepath.Join(world.dir, t.Name(), "server"))
+	if err := os.MkdirAll(filepath.Join(world.dir, t.Name()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(filepath.Join(world.dir, t.Name()), "server-") // a test may have more than one
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := world.bin.StartServer(world.ctx, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,10 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 	if _, err := s.WaitMachine(ctx, "the completed update", func(m api.MachineDetail) bool { return m.State == "complete" && m.Version == second }); err != nil {
 		return c, err
 	}
+	// The disk is looked at from outside too, and then the ESP must be as the machine leaves it when nobody uses it.
+	if _, err := g.Run(ctx, "systemctl stop efi.mount && sync"); err != nil {
+		return c, err
+	}
 	return c, g.Save(ctx) // beside the snapshot that it went on from
 })
 

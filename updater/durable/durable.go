@@ -4,7 +4,8 @@
 // power after the nth operation (package powercut); on a machine it is a Dir, whose names cannot leave the directory, not even through symbolic links.
 //
 // Write is the only way in which the agent changes a state file: write NAME.new, fsync it, rename it over NAME, fsync the directory. At any moment the
-// file has its old content or its new content, on ext4 and, because a rename there replaces a single directory entry, on FAT too.
+// file has its old content or its new content. That holds on ext4. On FAT a rename takes several writes, in an order that only the mount option dirsync
+// keeps (package initramfs mounts the ESP so): after a power cut between them a file can be there under both names.
 package durable
 
 import (
@@ -126,8 +127,8 @@ func ReadJSON(f Folder, name string, v any) (bool, error) {
 	return true, nil
 }
 
-// At returns a Folder that opens the directory at path anew for each of its methods, so that nothing keeps its file system busy in between: the ESP
-// is mounted only while somebody uses it.
+// At returns a Folder of the ESP. It opens the directory at path anew for each of its methods, so that nothing keeps the file system busy in between: it is
+// mounted only while somebody uses it.
 func At(path string) Folder { return at(path) }
 
 type at string
@@ -167,8 +168,10 @@ func (a at) Remove(name string) error {
 	return err
 }
 
+// Sync flushes the whole file system, which is small: on FAT a file's length and place are kept in its directory entry, but belong to the file, so that an
+// fsync of the directory alone leaves a renamed file empty on the disk.
 func (a at) Sync() error {
-	_, err := in(a, func(d *Dir) (struct{}, error) { return struct{}{}, d.Sync() })
+	_, err := in(a, func(d *Dir) (struct{}, error) { return struct{}{}, d.syncAll() })
 	return err
 }
 
@@ -274,6 +277,15 @@ func (d *Dir) Sync() error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+func (d *Dir) syncAll() error {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return err
+	}
+	// Syncfs writes everything, and fsync then tells the disk to keep it.
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Sync(), f.Close())
 }
 
 // Free implements Folder.
