@@ -92,8 +92,7 @@ func (s *story) tell(ctx context.Context) error {
 		"the machine goes back to " + newVersion + " by itself, and the server has the failure",
 		func() bool {
 			r := v.status.RolledBack
-			return v.status.Version == newVersion && v.status.Slot == "B" && !v.status.Trial && r != nil && r.Version == sickVersion && r.Check == "50-demo-fails" &&
-				v.boots[len(v.boots)-1] == boot{"B", newVersion}
+			return v.status.Version == newVersion && v.status.Slot == "B" && !v.status.Trial && r != nil && r.Version == sickVersion && r.Check == "50-demo-fails" && v.now("B", newVersion)
 		},
 		func() bool {
 			f := v.failed(sickVersion)

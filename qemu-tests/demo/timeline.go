@@ -43,6 +43,9 @@ func (t *timeline) add(who, slot, format string, args ...any) {
 	}
 }
 
+// since returns how many seconds after the start a time is.
+func (t *timeline) since(at time.Time) float64 { return at.Sub(t.start).Seconds() }
+
 // heading prints a line of its own.
 func (t *timeline) heading(format string, args ...any) {
 	t.mu.Lock()

@@ -20,11 +20,14 @@ import (
 const (
 	machineEvery = 2 * time.Second
 	serverEvery  = 500 * time.Millisecond
+	// A machine that is about to reboot is gone before it can be asked; its history tells later.
+	lateAfter = 15 * time.Second
 )
 
 // boot is a start of the machine as semper-init tells it on the console.
 type boot struct {
 	slot, version string
+	at            time.Time
 }
 
 // sight is everything that was seen so far, on both sides. Its methods may be called from several goroutines.
@@ -92,7 +95,7 @@ func (s *sight) watchConsole(ctx context.Context, log *console.Log) {
 			text = found[1]
 		}
 		if found := rootMounted.FindStringSubmatch(line.Text); found != nil {
-			s.update(func() { s.boots = append(s.boots, boot{slot: found[1], version: found[2]}) })
+			s.update(func() { s.boots = append(s.boots, boot{slot: found[1], version: found[2], at: line.Time}) })
 			s.line.add(machineW, found[1], "starts: %s", text)
 			continue
 		}
@@ -110,7 +113,11 @@ func (s *sight) watchMachine(ctx context.Context, g *guest.Guest) {
 			s.update(func() { s.status, s.history = status, history })
 			// The history survives reboots, but not for ever: it may be shorter than it was.
 			for _, e := range history[min(told, len(history)):] {
-				s.line.add(machineW, status.Slot, "%s: %s", e.State, e.Text)
+				late := ""
+				if since := s.line.since(e.At); time.Since(e.At) > lateAfter {
+					late = fmt.Sprintf(" (at %.1f s; the machine could not be asked then)", since)
+				}
+				s.line.add(machineW, s.slotAt(e.At), "%s: %s%s", e.State, e.Text, late)
 			}
 			told = len(history)
 			if now := describe(status); now != last {
@@ -120,6 +127,19 @@ func (s *sight) watchMachine(ctx context.Context, g *guest.Guest) {
 		}
 		sleep(ctx, machineEvery)
 	}
+}
+
+// slotAt returns the slot that ran at a time.
+func (s *sight) slotAt(at time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := ""
+	for _, b := range s.boots {
+		if b.at.Before(at) {
+			slot = b.slot
+		}
+	}
+	return slot
 }
 
 // describe says what matters of a status in a line.
@@ -188,7 +208,13 @@ func sleep(ctx context.Context, d time.Duration) {
 // The questions of the story's steps; they are asked with the lock held.
 
 func (s *sight) booted(slot, version string) bool {
-	return slices.Contains(s.boots, boot{slot, version})
+	return slices.ContainsFunc(s.boots, func(b boot) bool { return b.slot == slot && b.version == version })
+}
+
+// now tells whether the last start was that of a version in a slot.
+func (s *sight) now(slot, version string) bool {
+	last := len(s.boots) - 1
+	return last >= 0 && s.boots[last].slot == slot && s.boots[last].version == version
 }
 
 // noted tells whether the machine's history has a state with a text.
