@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -161,13 +162,20 @@ func (l *Log) Matches(from int, re *regexp.Regexp) []Line {
 	return found
 }
 
-// Tail returns the last 50 lines, indented.
+// Tail returns the last 50 lines, indented. Empty ones, of which a firmware's menus are full, are left out.
 func (l *Log) Tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var last []string
+	for i := len(l.lines) - 1; i >= 0 && len(last) < shownLast; i-- {
+		if line := l.lines[i]; strings.TrimSpace(line.Text) != "" {
+			last = append(last, fmt.Sprintf("    %s %s\n", line.Time.Format("15:04:05"), line.Text))
+		}
+	}
+	slices.Reverse(last)
 	var b strings.Builder
-	for _, line := range l.lines[max(0, len(l.lines)-shownLast):] {
-		fmt.Fprintf(&b, "    %s %s\n", line.Time.Format("15:04:05"), line.Text)
+	for _, line := range last {
+		b.WriteString(line)
 	}
 	if b.Len() == 0 {
 		return "    (nothing at all)\n"

@@ -72,7 +72,7 @@ func TestWait(t *testing.T) {
 func TestWaitSaysWhatWasThere(t *testing.T) {
 	l := New(nil, fixed)
 	for i := range 70 {
-		fmt.Fprintf(l, "line %d\n", i)
+		fmt.Fprintf(l, "line %d\n   \n\n", i)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("out of patience"))
