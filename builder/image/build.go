@@ -47,8 +47,7 @@ type Options struct {
 	Keys     string       // folder of the keys, see package keys
 	Out      string       // where the release directory appears
 	Cache    string       // packages and finished steps; may be shared by builds
-	Steps    string       // finished steps, when they are not to be shared; default: below Cache
-	Chunks   string       // compressed chunks of earlier payloads; default: below Cache
+	Steps    string       // finished steps and compressed chunks, when they are not to be shared; default: below Cache
 	Programs string       // folder with Semper's programs for the image
 	Overlays []string     // more folders laid over the root, after the image's own tree/
 	Mirrors  lock.Sources // where packages come from

@@ -2,7 +2,6 @@ package image
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -202,7 +201,7 @@ func (b *build) writePayload(ctx context.Context, bt *boot, hashed verity.Result
 			{Name: "rootsig", Data: bytes.NewReader(bt.signature), Size: int64(len(bt.signature))},
 		},
 		Signers:  b.keys.PayloadSigners(),
-		Cache:    payload.DirCache{Dir: cmp.Or(b.Chunks, filepath.Join(b.Cache, "chunks")), Now: b.Clock},
+		Cache:    payload.DirCache{Dir: filepath.Join(b.cache.dir, "chunks"), Now: b.Clock},
 		Progress: bar.Add,
 	})
 	return err

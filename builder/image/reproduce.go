@@ -22,7 +22,7 @@ func CheckReproducible(ctx context.Context, o Options, first string) error {
 		return fault.New(fault.IO, "second build: %w", err)
 	}
 	defer os.RemoveAll(temp)
-	o.Out, o.Steps, o.Chunks = filepath.Join(temp, "release"), filepath.Join(temp, "steps"), filepath.Join(temp, "chunks")
+	o.Out, o.Steps = filepath.Join(temp, "release"), filepath.Join(temp, "steps")
 	second, err := Build(ctx, o)
 	if err != nil {
 		return fmt.Errorf("second build: %w", err)

@@ -53,7 +53,7 @@ func run(bin, img, keys, out, cache string) error {
 	}
 	steps := filepath.Join(out, "steps")
 	overlay := filepath.Join(out, "overlay")
-	for _, dir := range []string{steps, overlay, filepath.Join(out, "chunks")} {
+	for _, dir := range []string{steps, overlay} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
