@@ -119,7 +119,9 @@ func flippedSystemd(t *testing.T) {
 	m := branch(t, ready)
 	m.use(s.URL, "[reboot]", `strategy = "off"`)
 	m.check()
-	m.waitStatus(func(r agent.Report) bool { return r.State == agent.StatePending && r.Pending != nil && r.Pending.Version == second })
+	m.waitStatus(func(r agent.Report) bool {
+		return r.State == agent.StatePending && r.Pending != nil && r.Pending.Version == second
+	})
 	m.run("sync")
 	m.Kill()
 
