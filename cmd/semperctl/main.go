@@ -25,7 +25,7 @@ func main() {
 
 // run carries out args and returns the exit code: 0 done or nothing to do, 1 failed, 2 wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{out: stdout}
+	p := &program{out: stdout, root: "/"}
 	root := &cobra.Command{
 		Use:           "semperctl",
 		Short:         "See and steer this machine's updates",
@@ -39,10 +39,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "print machine-readable JSON")
 	root.PersistentFlags().StringVar(&p.socket, "socket", agent.SocketPath, "semperd's socket")
+	root.PersistentFlags().StringVar(&p.installSocket, "install-socket", installSocket, "semper-installd's socket")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fault.New(fault.Usage, "%s: %w (see '%s --help')", c.CommandPath(), err, c.CommandPath())
 	})
-	root.AddCommand(p.statusCommand(), p.checkCommand(), p.updateCommand(), p.historyCommand(), p.healthCommand())
+	root.AddCommand(p.statusCommand(), p.whyCommand(), p.historyCommand(), p.metricsCommand(), p.healthCommand(),
+		p.checkCommand(), p.updateCommand(), p.cancelCommand(), p.pauseCommand(), p.resumeCommand(), p.meteredCommand(), p.retryCommand(), p.reloadCommand(),
+		p.rollbackCommand(), p.channelCommand(), p.pinCommand(), p.configCommand(), p.etcCommand(), manCommand())
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil:
@@ -56,8 +59,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 type program struct {
 	out    io.Writer
-	json   bool
-	socket string
+	json          bool
+	socket        string
+	installSocket string
+	root          string // where settings are written
 	// printed: the verb wrote its JSON itself, and an error is not to become a second value on stdout.
 	printed bool
 }

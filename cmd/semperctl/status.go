@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,19 +57,29 @@ func printStatus(w io.Writer, r *agent.Report, now time.Time) {
 		line("Running", "%s (slot %s)", r.Version, r.Slot)
 	}
 	line("State", "%s", describe(r, now))
+	if r.Sick != nil {
+		line("UNHEALTHY", "%s: %s", ago(r.Sick.Since, now), r.Sick.Why)
+	}
 	if r.Pending != nil {
-		line("Installed", "%s, %s; %s", r.Pending.Version, ago(r.Pending.At, now), map[string]string{
-			"immediate": "the machine reboots into it by itself", "off": "reboot into it when it suits you: systemctl reboot",
-		}[r.Reboot])
+		line("Installed", "%s, %s; %s", r.Pending.Version, ago(r.Pending.At, now), nextReboot(r))
+	}
+	if p := r.Paused; p != nil {
+		line("PAUSED", "by %s: %s (semperctl resume)", p.By, p.Reason)
+	}
+	if r.Metered {
+		line("Metered", "nothing is downloaded (semperctl metered off)")
+	}
+	if r.Pin != "" {
+		line("Pinned", "to %s", r.Pin)
 	}
 	if b := r.RolledBack; b != nil {
 		line("Rolled back", "from %s, %s", b.Version, ago(b.At, now))
 		line("  reason", "%s", b.Reason)
 	}
-	if r.Server == "" {
+	if len(r.Servers) == 0 {
 		line("Server", "none is set (server = \"http://HOST/v1/update\" in /etc/semper/update.d/*.toml)")
 	} else {
-		line("Server", "%s, channel %s", r.Server, r.Channel)
+		line("Server", "%s, channel %s", strings.Join(r.Servers, ", "), r.Channel)
 		if r.LastCheck.IsZero() {
 			line("Last check", "never")
 		} else {
@@ -87,10 +98,33 @@ func printStatus(w io.Writer, r *agent.Report, now time.Time) {
 		line("Last error", "none")
 	}
 	for _, f := range r.Failed {
-		line("Not retried", "%s, failed %s (semperctl update --retry tries it again)", f.Version, ago(f.At, now))
+		if n := max(f.Times, 1); n >= r.MaxFailures {
+			line("Not retried", "%s, failed %s (semperctl retry %s tries it again)", f.Version, ago(f.At, now), f.Version)
+		} else {
+			line("Failed", "%s, %d of %d times, %s", f.Version, n, r.MaxFailures, ago(f.At, now))
+		}
+	}
+	if r.Freshness.Problem != "" {
+		line("Freshness", "%s", r.Freshness.Problem)
 	}
 	if r.InstallerError != "" {
 		line("Installer", "does not answer")
+	}
+}
+
+// nextReboot says what must happen before the machine starts what is installed.
+func nextReboot(r *agent.Report) string {
+	switch {
+	case r.State == agent.StateRebooting:
+		return "the machine reboots into it"
+	case r.State == agent.StateDraining:
+		return "drain hooks run, then the machine reboots into it"
+	case r.Reboot == "off":
+		return "reboot into it when it suits you: systemctl reboot"
+	case r.Waiting != "":
+		return r.Waiting
+	default:
+		return "the machine reboots into it by itself"
 	}
 }
 

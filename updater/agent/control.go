@@ -5,13 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/client"
+	"github.com/semper-os/semper/updater/config"
 	"github.com/semper-os/semper/updater/wire"
 )
 
@@ -29,18 +33,30 @@ const (
 // Verb is what semperctl asks for.
 type Verb string
 
-// The verbs. Check and Update are for root.
+// The verbs. All but Status, History and Config are for root.
 const (
 	VerbStatus  Verb = "status"
 	VerbHistory Verb = "history"
-	VerbCheck   Verb = "check"  // ask the update server now; an update that it offers is installed afterwards
-	VerbUpdate  Verb = "update" // the same, and answer when it is installed
+	VerbConfig  Verb = "config"  // the settings in force
+	VerbCheck   Verb = "check"   // ask the update server now; an update that it offers is installed afterwards
+	VerbUpdate  Verb = "update"  // the same, and answer when it is installed
+	VerbCancel  Verb = "cancel"  // end the check or download that is under way
+	VerbPause   Verb = "pause"   // nothing more by itself: no checks, no downloads, no reboots
+	VerbResume  Verb = "resume"  // the opposite
+	VerbMetered Verb = "metered" // the line costs (On), or does not
+	VerbRetry   Verb = "retry"   // forget that a version failed here
+	VerbReload  Verb = "reload"  // read the settings again
 )
 
 // Request is semperctl's question.
 type Request struct {
-	Verb  Verb `json:"verb"`
-	Retry bool `json:"retry,omitempty"` // with VerbUpdate: forget which versions failed here
+	Verb    Verb   `json:"verb"`
+	Retry   bool   `json:"retry,omitempty"`   // with VerbUpdate: forget which versions failed here
+	Reason  string `json:"reason,omitempty"`  // with VerbPause
+	By      string `json:"by,omitempty"`      // with VerbPause: who
+	On      bool   `json:"on,omitempty"`      // with VerbMetered
+	Version string `json:"version,omitempty"` // with VerbRetry; empty: all
+	Begin   bool   `json:"begin,omitempty"`   // with VerbCheck: answer when it has begun
 }
 
 // Reply is semperd's answer.
@@ -50,6 +66,15 @@ type Reply struct {
 	Text    string  `json:"text,omitempty"` // what was done, for people
 	Status  *Report `json:"status,omitempty"`
 	History []Entry `json:"history,omitempty"`
+	Config  []config.Value `json:"config,omitempty"`
+}
+
+// Result is what was done, or the error.
+func (r Reply) Result() (string, error) {
+	if r.Error != "" {
+		return "", fault.New(kindOf(r.Kind), "%s", r.Error)
+	}
+	return r.Text, nil
 }
 
 // Report is the machine's state as semperctl shows it.
@@ -66,6 +91,15 @@ type Report struct {
 
 	Server      string    `json:"server"` // empty: none is set
 	Channel     string    `json:"channel"`
+	Servers     []string  `json:"servers,omitempty"` // all, in the order in which they are tried
+	Pin         string    `json:"pin,omitempty"`
+	Metered     bool      `json:"metered,omitempty"`
+	Paused      *Pause    `json:"paused,omitempty"`
+	PendingSize int64     `json:"pending_size,omitempty"` // bytes of the payload that is pending; 0: not known
+	Waiting     string    `json:"waiting,omitempty"` // what a pending reboot waits for
+	Locked      bool      `json:"locked,omitempty"`  // the fleet's reboot lock is, or may be, held
+	Reached     bool      `json:"reached"`           // an update server has answered since the agent's start
+	MaxFailures int       `json:"max_failures"`
 	LastCheck   time.Time `json:"last_check,omitzero"`
 	CheckResult string    `json:"check_result,omitempty"`
 	NextCheck   time.Time `json:"next_check,omitzero"`
@@ -73,10 +107,14 @@ type Report struct {
 	Unreported  int       `json:"unreported_events"` // events that the server has not got yet
 
 	Pending    *wire.Pending    `json:"pending,omitempty"`
+	Other      *wire.Other      `json:"other,omitempty"` // what the other slot holds
 	Partial    *wire.Partial    `json:"partial,omitempty"`
 	RolledBack *wire.RolledBack `json:"rolled_back,omitempty"`
 	LastError  *Problem         `json:"last_error,omitempty"`
 	Failed     []Failed         `json:"failed,omitempty"`
+	Bad        map[string]Bad   `json:"bad_addresses,omitempty"`
+	Freshness  Freshness        `json:"freshness"`
+	Sick       *Sickness        `json:"sick,omitempty"` // the running version became unhealthy after its blessing
 
 	// InstallerError says why semper-installd did not answer; then the fields about slots are from an earlier answer, or empty.
 	InstallerError string `json:"installer_error,omitempty"`
@@ -86,12 +124,24 @@ type Report struct {
 func (a *Agent) Report() Report {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := &a.state
+	s, set := &a.state, &a.setup.Settings
 	r := Report{
 		State: s.State, Since: s.Since, Why: s.Why,
-		Server: a.o.Settings.Server, Channel: a.o.Settings.Channel, Reboot: string(a.o.Settings.RebootStrategy),
+		Server: set.Server, Channel: set.Channel, Reboot: string(set.Reboot.Strategy), Pin: set.Pin, MaxFailures: set.MaxFailures,
+		Metered: set.Network.Metered || s.Metered, Waiting: a.waiting, Locked: s.Locked, Reached: a.reached,
 		LastCheck: s.LastCheck, CheckResult: s.CheckResult, NextCheck: s.NextCheck, Unreported: len(s.Outbox),
-		Failed: slices.Clone(s.Failed),
+		Failed: slices.Clone(s.Failed), Bad: maps.Clone(s.Bad), Freshness: s.Fresh,
+	}
+	for _, server := range a.setup.Servers {
+		r.Servers = append(r.Servers, server.URL)
+	}
+	if p := a.paused(); p != nil {
+		c := *p
+		r.Paused = &c
+	}
+	if s.Sick != nil {
+		c := *s.Sick
+		r.Sick = &c
 	}
 	if s.LastError != nil {
 		p := *s.LastError
@@ -103,7 +153,8 @@ func (a *Agent) Report() Report {
 	}
 	if a.slots != nil {
 		r.Version, r.Slot, r.RootHash, r.Trial = a.slots.Version, a.slots.Slot, a.slots.RootHash, a.slots.Trial
-		r.Pending, r.Partial, r.RolledBack = a.slots.Pending, a.slots.Partial, a.slots.RolledBack
+		r.Pending, r.Partial, r.RolledBack, r.Other = a.slots.Pending, a.slots.Partial, a.slots.RolledBack, a.slots.Other
+		r.PendingSize = s.PendingSize
 	}
 	switch {
 	case a.slotsErr != nil:
@@ -120,6 +171,17 @@ func (a *Agent) history() []Entry {
 	return slices.Clone(a.state.History)
 }
 
+// settings are those in force, as values and as TOML.
+func (a *Agent) settings() Reply {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var text strings.Builder
+	if err := a.setup.Settings.Show(&text); err != nil {
+		return failure(err)
+	}
+	return Reply{Text: text.String(), Config: a.setup.Settings.Values()}
+}
+
 // command is a person's wish on its way to the loop.
 type command struct {
 	Request
@@ -131,32 +193,99 @@ func failure(err error) Reply { return Reply{Error: err.Error(), Kind: fault.Kin
 
 // obey carries out a command, in the loop.
 func (a *Agent) obey(ctx context.Context, c *command) {
-	text, err := func() (string, error) {
-		if a.o.Server == nil {
-			return "", errNoServer
-		}
-		if !a.look(ctx) {
-			return "", a.slotsErr
-		}
-		if a.slots.Trial && a.slots.WayBack {
-			return "", fault.New(fault.Verification, "version %s is on trial until its health checks are through; nothing is installed before", a.slots.Version)
-		}
-		if c.Retry {
-			a.change(func(s *State) { s.Failed = nil })
-		}
-		return a.check(ctx, client.OnDemand, func(text string, err error) {
-			if err != nil {
-				c.checked <- failure(err)
-				return
-			}
-			c.checked <- Reply{Text: text}
-		})
-	}()
+	text, err := a.carryOut(ctx, c)
 	if err != nil {
 		c.finished <- failure(err)
 		return
 	}
 	c.finished <- Reply{Text: text}
+}
+
+func (a *Agent) carryOut(ctx context.Context, c *command) (string, error) {
+	switch c.Verb {
+	case VerbPause:
+		return a.pause(Pause{Reason: clip(c.Reason, 200), By: clip(c.By, 64), At: a.now()}), nil
+	case VerbResume:
+		return a.resume()
+	case VerbMetered:
+		a.change(func(s *State) { s.Metered = c.On })
+		a.schedule(0)
+		if c.On {
+			return "the line is metered: updates are not downloaded", nil
+		}
+		return "the line is not metered", nil
+	case VerbRetry:
+		return a.retry(c.Version)
+	case VerbReload:
+		if err := a.reload(ctx); err != nil {
+			return "", err
+		}
+		return "the settings were read again", nil
+	}
+	switch {
+	case len(a.setup.Servers) == 0:
+		return "", errNoServer
+	case !a.look(ctx):
+		return "", a.slotsErr
+	case a.slots.Trial && a.slots.WayBack:
+		return "", fault.New(fault.Verification, "version %s is on trial until its health checks are through; nothing is installed before", a.slots.Version)
+	}
+	if p := a.paused(); p != nil {
+		return "", fault.New(fault.Verification, "the agent is paused (%s): 'semperctl resume' first", p.Reason)
+	}
+	if c.Retry {
+		a.change(func(s *State) { s.Failed = nil })
+	}
+	return a.check(ctx, client.OnDemand, func(text string, err error) {
+		if err != nil {
+			c.checked <- failure(err)
+			return
+		}
+		c.checked <- Reply{Text: text}
+	})
+}
+
+func (a *Agent) pause(p Pause) string {
+	if p.Reason == "" {
+		p.Reason = "no reason given"
+	}
+	a.change(func(s *State) {
+		s.Paused = &p
+		s.note(a.now(), fmt.Sprintf("paused by %s: %s", p.By, p.Reason))
+	})
+	a.o.Log.Info("paused", "by", p.By, "reason", p.Reason)
+	return "paused: no checks, no downloads, no reboots until 'semperctl resume'"
+}
+
+func (a *Agent) resume() (string, error) {
+	if a.setup.Settings.Paused {
+		return "", fault.New(fault.Input, "paused = true is in %s: remove it there", a.from("paused"))
+	}
+	if a.state.Paused == nil {
+		return "the agent was not paused", nil
+	}
+	a.change(func(s *State) {
+		s.Paused = nil
+		s.note(a.now(), "resumed")
+	})
+	a.schedule(0)
+	return "resumed", nil
+}
+
+func (a *Agent) retry(version string) (string, error) {
+	n := len(a.state.Failed)
+	a.change(func(s *State) {
+		if version == "" {
+			s.Failed = nil
+			return
+		}
+		s.forgive(version)
+	})
+	if n -= len(a.state.Failed); n == 0 && version != "" {
+		return "", fault.New(fault.Input, "version %s has not failed here", version)
+	}
+	a.schedule(0)
+	return fmt.Sprintf("%d failed version(s) forgiven; what the server offers next is tried again", n), nil
 }
 
 // ServeControl answers semperctl until ctx ends.
@@ -191,7 +320,7 @@ func (a *Agent) control(ctx context.Context, conn net.Conn) {
 	var reply Reply
 	_ = conn.SetReadDeadline(time.Now().Add(controlWait))
 	r, err := readRequest(conn)
-	if err == nil && (r.Verb == VerbCheck || r.Verb == VerbUpdate) {
+	if err == nil && r.Verb != VerbStatus && r.Verb != VerbHistory && r.Verb != VerbConfig {
 		err = mayChange(conn)
 	}
 	if err != nil {
@@ -236,7 +365,7 @@ func readRequest(r io.Reader) (Request, error) {
 		return Request{}, fault.New(fault.Input, "request: %w", err)
 	}
 	switch q.Verb {
-	case VerbStatus, VerbHistory, VerbCheck, VerbUpdate:
+	case VerbStatus, VerbHistory, VerbConfig, VerbCheck, VerbUpdate, VerbCancel, VerbPause, VerbResume, VerbMetered, VerbRetry, VerbReload:
 		return q, nil
 	}
 	return Request{}, fault.New(fault.Input, "request: unknown verb %.40q", q.Verb)
@@ -269,16 +398,6 @@ func readLine(r io.Reader, limit int) ([]byte, error) {
 }
 
 func (a *Agent) answer(ctx context.Context, r Request, conn net.Conn) Reply {
-	switch r.Verb {
-	case VerbStatus:
-		report := a.Report()
-		return Reply{Status: &report}
-	case VerbHistory:
-		return Reply{History: a.history()}
-	}
-	if s := a.Report(); r.Verb == VerbCheck && (s.State == StateDownloading || s.State == StateInstalling) {
-		return Reply{Text: "an update is being installed; see semperctl status"}
-	}
 	// The peer may wait for as long as a download takes. When it hangs up its wish, if it was not begun, is dropped.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -287,29 +406,53 @@ func (a *Agent) answer(ctx context.Context, r Request, conn net.Conn) Reply {
 		_, _ = conn.Read(make([]byte, 1))
 		cancel()
 	}()
+	return a.Do(ctx, r)
+}
+
+// Do carries out a request of somebody who may ask for it, semperctl's or one that came over D-Bus.
+func (a *Agent) Do(ctx context.Context, r Request) Reply {
+	switch r.Verb {
+	case VerbStatus:
+		report := a.Report()
+		return Reply{Status: &report}
+	case VerbHistory:
+		return Reply{History: a.history()}
+	case VerbConfig:
+		return a.settings()
+	case VerbCancel:
+		if !a.Cancel(errCancelled) {
+			return Reply{Text: "there was nothing to cancel"}
+		}
+		return Reply{Text: "cancelled; what was downloaded is kept"}
+	case VerbPause:
+		a.Cancel(errPaused)
+	case VerbCheck:
+		if s := a.Report().State; s == StateDownloading || s == StateInstalling {
+			return Reply{Text: "an update is being installed; see semperctl status"}
+		}
+	}
 	c := &command{Request: r, checked: make(chan Reply, 1), finished: make(chan Reply, 1)}
+	stopping := failure(fault.New(fault.IO, "semperd is stopping"))
 	select {
 	case a.commands <- c:
 	case <-ctx.Done():
-		return failure(fault.New(fault.IO, "semperd is stopping"))
+		return stopping
 	}
-	done := c.finished
+	if r.Begin {
+		return Reply{Text: "begun"}
+	}
+	var checked chan Reply
 	if r.Verb == VerbCheck {
-		select {
-		case reply := <-c.checked:
-			return reply
-		case reply := <-c.finished:
-			return reply
-		case <-ctx.Done():
-		}
-	} else {
-		select {
-		case reply := <-done:
-			return reply
-		case <-ctx.Done():
-		}
+		checked = c.checked
 	}
-	return failure(fault.New(fault.IO, "semperd is stopping"))
+	select {
+	case reply := <-checked:
+		return reply
+	case reply := <-c.finished:
+		return reply
+	case <-ctx.Done():
+		return stopping
+	}
 }
 
 // Ask sends a request to semperd's socket at path and returns its answer; an answer that is an error becomes one.
@@ -340,10 +483,8 @@ func Ask(ctx context.Context, path string, r Request) (Reply, error) {
 	if err := json.Unmarshal(line, &reply); err != nil {
 		return Reply{}, fault.New(fault.Input, "semperd's answer: %w", err)
 	}
-	if reply.Error != "" {
-		return reply, fault.New(kindOf(reply.Kind), "%s", reply.Error)
-	}
-	return reply, nil
+	_, err = reply.Result()
+	return reply, err
 }
 
 func kindOf(word string) fault.Kind {

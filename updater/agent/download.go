@@ -35,18 +35,19 @@ type Progress struct {
 
 // install brings payload u into the idle slot.
 func (a *Agent) install(ctx context.Context, u omaha.Payload) error {
-	if u.Size > a.o.Settings.MaxPayload {
-		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.o.Settings.MaxPayload), omaha.CodePayloadSize}
+	if u.Size > a.setup.Settings.Payload.MaxSize {
+		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.setup.Settings.Payload.MaxSize), omaha.CodePayloadSize}
 	}
 	defer a.setProgress(Progress{})
-	d := download{a: a, u: u, begin: wire.Begin{SHA256: hex.EncodeToString(u.SHA256[:]), Size: u.Size, Version: u.Version}}
+	d := download{a: a, u: u, limit: throttle{clock: a.o.Clock, rate: a.setup.Settings.Network.BandwidthLimit}, begin: wire.Begin{SHA256: hex.EncodeToString(u.SHA256[:]), Size: u.Size, Version: u.Version}}
 	return d.run(ctx)
 }
 
 func (a *Agent) setProgress(p Progress) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.progress = p
+	a.mu.Unlock()
+	a.publish()
 }
 
 // download is one attempt at a payload, over several connections.
@@ -54,6 +55,7 @@ type download struct {
 	a     *Agent
 	u     omaha.Payload
 	begin wire.Begin
+	limit throttle
 
 	announced bool  // the server knows that the download started
 	best      int64 // the furthest offset that semper-installd asked for
@@ -63,7 +65,7 @@ type download struct {
 // run tries one URL after the other. A URL whose bytes were refused is not asked again; the others are, with growing waits, as long as there is progress
 // now and then. What counts as progress is what semper-installd keeps, not what was received: a file that is cut off for good is received again and again.
 func (d *download) run(ctx context.Context) error {
-	urls := d.u.URLs
+	urls := inOrder(d.a, d.u.URLs, func(u string) string { return u })
 	var refused error // why a URL was given up
 	for vain := 0; ; {
 		var last error
@@ -71,6 +73,7 @@ func (d *download) run(ctx context.Context) error {
 			d.moved = false
 			err := d.fetch(ctx, urls[i])
 			if err == nil {
+				d.a.good(urls[i])
 				return nil
 			}
 			if ctx.Err() != nil {
@@ -79,6 +82,8 @@ func (d *download) run(ctx context.Context) error {
 			d.a.o.Log.Warn("download", "version", d.u.Version, "url", urls[i], "error", err)
 			if d.moved {
 				vain = 0
+			} else if fault.Is(err, fault.Network) || lasting(err) && mirror(err) {
+				d.a.bad(urls[i], err)
 			}
 			last = err
 			if !lasting(err) {
@@ -161,18 +166,6 @@ func (d *download) fetch(ctx context.Context, url string) error {
 	return nil
 }
 
-// tell reports an event that may get lost.
-func (a *Agent) tell(ctx context.Context, e omaha.Event) {
-	limited, cancel := context.WithTimeout(ctx, reportLimit)
-	defer cancel()
-	events := append(a.state.outbox(), e)
-	if err := a.o.Server.Report(limited, a.machine(), events...); err != nil {
-		a.o.Log.Warn("report", "event", e.Sentence(), "error", err)
-		return
-	}
-	a.delivered(len(events) - 1)
-}
-
 // stream passes the payload's bytes from offset on to inst.
 func (d *download) stream(ctx context.Context, url string, offset int64, inst Installer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -194,9 +187,12 @@ func (d *download) stream(ctx context.Context, url string, offset int64, inst In
 			if err := inst.Data(buf[:n]); err != nil {
 				return err
 			}
-			stalled.Reset(stallLimit)
 			offset += int64(n)
 			d.a.setProgress(Progress{Version: d.u.Version, Done: offset, Total: d.u.Size, URL: url})
+			if err := d.limit.wait(ctx, n); err != nil {
+				return cause(ctx, err)
+			}
+			stalled.Reset(stallLimit)
 		}
 		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -241,7 +237,7 @@ func (d *download) get(ctx context.Context, url string, offset int64, stalled *t
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	res, err := d.a.o.HTTP.Do(req)
+	res, err := d.a.setup.HTTP.Do(req)
 	if err != nil {
 		return nil, fault.Wrap(fault.Network, err)
 	}

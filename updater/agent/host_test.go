@@ -25,7 +25,9 @@ import (
 	"github.com/semper-os/semper/updater/config"
 	"github.com/semper-os/semper/updater/install"
 	"github.com/semper-os/semper/updater/install/installtest"
+	"github.com/semper-os/semper/updater/logind"
 	"github.com/semper-os/semper/updater/powercut"
+	"github.com/semper-os/semper/updater/window"
 	"github.com/semper-os/semper/updater/wire"
 )
 
@@ -186,7 +188,14 @@ type host struct {
 	fleet    *fleet
 	clock    *clock
 	settings config.Settings
-	sleeper  agent.Clock // instead of clock, for the agent
+	lock     agent.Lock
+	login    *login
+	windows  window.Schedule
+	more     []agent.NamedServer // behind the fleet
+	drain    func() error        // what the drain hooks do
+	drained  int                 // how often they were undone
+	warned   []string            // terminals and texts
+	sleeper  agent.Clock         // instead of clock, for the agent
 	wrap     func(agent.Installer) agent.Installer
 	state    *powercut.Folder // the agent's
 
@@ -201,7 +210,7 @@ func newHost(t *testing.T, keys installtest.Keys, version string) *host {
 	h := &host{t: t, fleet: f, clock: &clock{now: installtest.Start}, Machine: installtest.NewMachine(t, keys, keys.Release(t, version))}
 	h.state = h.World.NewFolder(1 << 20)
 	h.settings = config.Defaults()
-	h.settings.Server, h.settings.InitialDelay = f.URL+"/v1/update", 0
+	h.settings.Server, h.settings.InitialDelay, h.settings.MaxFailures = f.URL+"/v1/update", 0, 1
 	h.start()
 	t.Cleanup(func() { h.stop() })
 	return h
@@ -244,26 +253,28 @@ func (h *host) newAgent() {
 	h.t.Helper()
 	path := h.path
 	o := agent.Options{
-		Settings: h.settings,
-		Machine:  client.Machine{App: application, ID: strings.Repeat("ab", 16), Board: "amd64-usr", UserAgent: "semperd-test"},
-		BootID:   h.BootID(),
+		Setup:   h.setup,
+		Machine: client.Machine{App: application, ID: strings.Repeat("ab", 16), Board: "amd64-usr", UserAgent: "semperd-test"},
+		BootID:  h.BootID(),
 		Dial: func(ctx context.Context) (agent.Installer, error) {
 			c, err := wire.Dial(ctx, path)
-			if err != nil || h.wrap == nil {
-				return c, err
+			if err != nil {
+				return nil, err
 			}
-			return h.wrap(c), nil
+			var i agent.Installer = &hooks{Client: c, h: h}
+			if h.wrap != nil {
+				i = h.wrap(i)
+			}
+			return i, nil
 		},
-		HTTP:  http.DefaultClient,
-		State: h.state,
-		Clock: h.clock,
-		Rand:  rand.New(rand.NewPCG(1, 2)),
-		Log:   discard,
+		State:      h.state,
+		Clock:      h.clock,
+		Rand:       rand.New(rand.NewPCG(1, 2)),
+		Log:        discard,
+		Impossible: func(from, to agent.StateName) { h.t.Errorf("transition from %s to %s", from, to) },
 	}
-	if h.settings.Server != "" {
-		c, err := client.New(h.settings.Server, client.Options{})
-		must(h.t, err)
-		o.Server = c
+	if h.login != nil {
+		o.Login = h.login
 	}
 	if h.sleeper != nil {
 		o.Clock = h.sleeper
@@ -272,6 +283,70 @@ func (h *host) newAgent() {
 	must(h.t, err)
 	a.Start()
 	h.agent = a
+}
+
+func (h *host) setup() (agent.Setup, error) {
+	s := agent.Setup{Settings: h.settings, HTTP: http.DefaultClient, Lock: h.lock, Windows: h.windows}
+	if url := h.settings.Server; url != "" {
+		c, err := client.New(url, client.Options{})
+		if err != nil {
+			return s, err
+		}
+		s.Servers = append(s.Servers, agent.NamedServer{URL: url, Server: c})
+	}
+	s.Servers = append(s.Servers, h.more...)
+	return s, nil
+}
+
+// hooks is a connection to a real installer whose drain hooks and terminals are the test's.
+type hooks struct {
+	*wire.Client
+	h *host
+}
+
+func (c *hooks) Drain(string) error {
+	if c.h.drain != nil {
+		return c.h.drain()
+	}
+	return nil
+}
+
+func (c *hooks) Undrain() error {
+	c.h.drained++
+	return nil
+}
+
+func (c *hooks) Warn(text string, ttys []string) error {
+	c.h.warned = append(c.h.warned, strings.Join(ttys, ",")+": "+text)
+	return nil
+}
+
+// login is who is logged in and what inhibits.
+type login struct {
+	inhibitors []logind.Inhibitor
+	sessions   []logind.Session
+	err        error
+}
+
+func (l *login) Inhibitors(context.Context) ([]logind.Inhibitor, error) { return l.inhibitors, l.err }
+func (l *login) Sessions(context.Context) ([]logind.Session, error)     { return l.sessions, l.err }
+
+// lock is a fleet's lock that writes down what it is asked.
+type lock struct {
+	calls   []string
+	refused error // by Acquire
+	lost    error // by Held
+	away    error // by Release
+}
+
+func (l *lock) Acquire(context.Context) error { l.calls = append(l.calls, "acquire"); return l.refused }
+func (l *lock) Held(context.Context) error    { l.calls = append(l.calls, "held"); return l.lost }
+func (l *lock) Release(context.Context) error { l.calls = append(l.calls, "release"); return l.away }
+
+func (l *lock) take() []string {
+	c := l.calls
+	l.calls = nil
+	return c
 }
 
 func (h *host) step() time.Duration { return h.agent.Step(h.t.Context()) }

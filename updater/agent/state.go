@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/freshness"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/client"
 	"github.com/semper-os/semper/updater/durable"
@@ -16,23 +17,8 @@ const stateFile = "state.json"
 
 // Bounds of the lists in the state file.
 const (
-	maxHistory = 200
 	maxFailed  = 32
 	maxOutbox  = omaha.MaxEvents / 2
-)
-
-// StateName is what the agent is busy with, see the package's documentation.
-type StateName string
-
-// The states.
-const (
-	StateIdle        StateName = "idle"
-	StateTrial       StateName = "trial"
-	StateChecking    StateName = "checking"
-	StateDownloading StateName = "downloading"
-	StateInstalling  StateName = "installing"
-	StatePending     StateName = "pending"
-	StateRebooting   StateName = "rebooting"
 )
 
 // State is the content of state.json.
@@ -54,6 +40,18 @@ type State struct {
 	SeenBlessed time.Time `json:"seen_blessed,omitzero"` // the time in semper-installd's record that was turned into an event
 
 	SeenRollback time.Time `json:"seen_rollback,omitzero"`
+
+	Bad     map[string]Bad `json:"bad_addresses,omitempty"`
+	Paused  *Pause         `json:"paused,omitempty"` // by a person; nil: not
+	Metered bool           `json:"metered,omitempty"`
+	Locked  bool           `json:"locked,omitempty"` // the fleet's reboot lock is, or may be, held
+	Drained bool           `json:"drained,omitempty"` // drain hooks have run, or may have
+	PendingSize int64 `json:"pending_size,omitempty"` // of the payload that was installed last
+	// Sick is set while the running version is unhealthy although it was blessed.
+	Sick *Sickness `json:"sick,omitempty"`
+	// Fresh is what the servers' signed statements say, Seen what must be remembered of them.
+	Fresh Freshness        `json:"freshness"`
+	Seen  freshness.Memory `json:"freshness_memory"`
 }
 
 // Problem is the last thing that went wrong.
@@ -65,18 +63,19 @@ type Problem struct {
 	At      time.Time `json:"at"`
 }
 
-// Failed is a version that failed here and is not tried again.
+// Failed is a version that failed here. When that happened often enough it is not tried again.
 type Failed struct {
 	Version string    `json:"version"`
-	Reason  string    `json:"reason"`
+	Reason  string    `json:"reason"` // of the last failure
 	Code    int       `json:"code"`
 	At      time.Time `json:"at"`
-	Running string    `json:"running"` // the version that ran and could not be updated
+	Running string    `json:"running"`         // the version that ran and could not be updated
+	Times   int       `json:"times,omitempty"` // how often
 }
 
-// blocks reports whether the failure still speaks against the version while running runs. A refusal by a version's rules ends with that version.
-func (f Failed) blocks(running string) bool {
-	return !omaha.ErrorCode(f.Code).ByRules() || f.Running == running
+// blocks reports whether the failures speak against the version while running runs. A refusal by a version's rules ends with that version.
+func (f Failed) blocks(running string, limit int) bool {
+	return max(f.Times, 1) >= limit && (!omaha.ErrorCode(f.Code).ByRules() || f.Running == running)
 }
 
 // Event is an omaha.Event in the state file.
@@ -127,8 +126,14 @@ func (s *State) outbox() []omaha.Event {
 	return out
 }
 
-// fail remembers a version that is not tried again.
+// fail counts a failure of a version.
 func (s *State) fail(f Failed) {
+	f.Times = 1
+	for _, old := range s.Failed {
+		if old.Version == f.Version {
+			f.Times = max(old.Times, 1) + 1
+		}
+	}
 	s.forgive(f.Version)
 	s.Failed = append(s.Failed, f)
 	if over := len(s.Failed) - maxFailed; over > 0 {
@@ -146,47 +151,27 @@ func (s *State) forgive(version string) {
 	s.Failed = kept
 }
 
-// failed returns why a version is not tried, or nil.
-func (s *State) failed(version, running string) *Failed {
+// failed returns why a version is not tried, or nil; limit is how often a version may fail.
+func (s *State) failed(version, running string, limit int) *Failed {
 	for i := range s.Failed {
-		if s.Failed[i].Version == version && s.Failed[i].blocks(running) {
+		if s.Failed[i].Version == version && s.Failed[i].blocks(running, limit) {
 			return &s.Failed[i]
 		}
 	}
 	return nil
 }
 
-func (s *State) note(at time.Time, state StateName, text string) {
-	s.History = append(s.History, Entry{At: at, State: state, Text: clip(text, 500)})
-	if over := len(s.History) - maxHistory; over > 0 {
-		s.History = s.History[over:]
-	}
-}
-
 // change edits the state and makes it durable. If it cannot be written, the agent goes on in memory: a full disk must not keep a machine from the update
 // that may make room.
 func (a *Agent) change(edit func(*State)) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	edit(&a.state)
-	if err := durable.WriteJSON(a.o.State, stateFile, &a.state); err != nil {
+	err := durable.WriteJSON(a.o.State, stateFile, &a.state)
+	a.mu.Unlock()
+	if err != nil {
 		a.o.Log.Error("state", "error", err)
 	}
-}
-
-// enter moves to a state, once.
-func (a *Agent) enter(name StateName, why string) {
-	if a.state.State == name {
-		return
-	}
-	a.o.Log.Info("state", "from", a.state.State, "to", name, "why", why)
-	a.change(func(s *State) {
-		s.State, s.Since, s.Why = name, a.now(), why
-		// A check that finds nothing is no news; it would push all that is out of the history within days.
-		if name != StateChecking && name != StateIdle {
-			s.note(a.now(), name, why)
-		}
-	})
+	a.publish()
 }
 
 // problem remembers the last error.
