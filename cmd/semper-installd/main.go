@@ -61,7 +61,7 @@ func noArgs(c *cobra.Command, args []string) error {
 }
 
 // newCore returns the core for this machine.
-func newCore(reboot func() error) (*install.Core, error) {
+func newCore(reboot func(soft bool) error) (*install.Core, error) {
 	m, err := install.ReadMachine("/")
 	if err != nil {
 		return nil, fmt.Errorf("what runs here: %w", err)
@@ -132,14 +132,27 @@ func blessCommand() *cobra.Command {
 
 func rollbackCommand() *cobra.Command {
 	var result string
+	var later, now bool
 	c := &cobra.Command{
 		Use:   "rollback",
 		Short: "Give the running version up, if it is on trial and there is another one, and reboot into that",
-		Args:  noArgs,
+		Long: "Give the running version up, if it is on trial and there is another one, and reboot into that.\n\n" +
+			"With --later also a version that was healthy before: the next boot goes to the other slot, once for a version. semperd reboots by its\n" +
+			"strategy; with --now the machine reboots at once.",
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			core, err := newCore(install.RebootByAllMeans)
 			if err != nil {
 				return err
+			}
+			if later {
+				if err := core.RollbackLater(readResult(result)); err != nil || !now {
+					return err
+				}
+				return install.RebootByAllMeans(false)
+			}
+			if now {
+				return fault.New(fault.Usage, "--now goes with --later")
 			}
 			went, err := core.Rollback(readResult(result))
 			if went && err == nil {
@@ -148,6 +161,8 @@ func rollbackCommand() *cobra.Command {
 			return err
 		},
 	}
+	c.Flags().BoolVar(&later, "later", false, "leave a version that was healthy before, too")
+	c.Flags().BoolVar(&now, "now", false, "with --later: reboot at once")
 	c.Flags().StringVar(&result, "health", "", "the health checks' result, a JSON file")
 	return c
 }

@@ -135,7 +135,10 @@ func (s *session) activate(m *payload.Manifest, size int64) error {
 	}
 	rootHash := m.Partition(partRoot).Verity.RootHash
 	record := pending{
-		Pending:  wire.Pending{Version: m.Image.Version, From: machine.Image.Version, At: s.c.now()},
+		Pending: wire.Pending{
+			Version: m.Image.Version, From: machine.Image.Version, At: s.c.now(),
+			Back: bootentry.Compare(m.Image.Version, machine.Image.Version) < 0,
+		},
 		RootHash: hex.EncodeToString(rootHash[:]),
 		BootID:   machine.BootID,
 	}
@@ -150,13 +153,29 @@ func (s *session) activate(m *payload.Manifest, size int64) error {
 		gone := removeFiles(s.s.ESP, entry.Name())
 		return fault.New(fault.IO, "add the boot entry %s: %w", entry.Name(), errors.Join(err, gone))
 	}
+	if record.Back {
+		if err := s.c.chooseOlder(s.s, record); err != nil {
+			gone := removeFiles(s.s.ESP, entry.Name())
+			return errors.Join(err, gone)
+		}
+	}
+	s.c.mark(&record.Pending)
 	s.c.o.Log.Info("installed", "version", m.Image.Version, "slot", s.idle.Name, "entry", entry.Name())
 	// The update exists from here on; what is left is only tidiness.
 	s.uki.file.Close()
-	if err := removeFiles(s.s.State, checkpointFile, ukiFile); err != nil {
+	if err := removeFiles(s.s.State, checkpointFile, ukiFile, allowedFile); err != nil {
 		s.c.o.Log.Warn("remains of the installation", "error", err)
 	}
 	return nil
+}
+
+// chooseOlder makes the boot loader prefer an older version that was allowed over the running one.
+func (c *Core) chooseOlder(s *Storage, to pending) error {
+	all, err := entries(s.ESP, c.o.Machine.Image.ID)
+	if err != nil {
+		return err
+	}
+	return c.lead(s, all, to)
 }
 
 // copyUKI writes the UKI to its temporary name and reads it back, since nothing else on FAT would notice a bad sector.

@@ -24,10 +24,12 @@
 // # State
 //
 // In /var/lib/semper/install, readable by root only: checkpoint and uki.part of an interrupted installation; pending.json, an update that waits for its
-// reboot or is on trial; failed.json, the last version that did not come up; blessed.json, the last one that did.
+// reboot or is on trial; failed.json, the last version that did not come up; blessed.json, the last one that did; allow.json, root's word that an older
+// version may be installed; left.json, the versions that a policy left because they became sick.
 package install
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -81,17 +83,26 @@ type Storage struct {
 	State durable.Folder
 }
 
-// Options are a Core's surroundings; all are required.
+// Options are a Core's surroundings; all are required but where it says otherwise.
 type Options struct {
 	Machine Machine
 	// Storage opens the disk and the folders when they are first needed, so that a machine without an ESP can still say so.
 	Storage func() (Storage, error)
 	// Trust reads the keys. It is called for every installation.
 	Trust func() (Trust, error)
-	// Reboot asks the system to go down and returns when it agreed.
-	Reboot func() error
+	// Reboot asks the system to go down and returns when it agreed. Soft: user space only.
+	Reboot func(soft bool) error
 	Now    func() time.Time
 	Log    *slog.Logger
+
+	// Drain moves the machine's work away before it reboots from one version to another, and Undrain lets it come back. A failure means no reboot.
+	// nil: there is nothing to drain.
+	Drain   func(ctx context.Context, from, to string) error
+	Undrain func(ctx context.Context) error
+	// Warn writes to terminals, names below /dev. nil: nobody is there to be warned.
+	Warn func(ctx context.Context, text string, ttys []string) error
+	// Marker is told when an update begins to wait for a reboot, and when none does any longer. nil: nobody asks.
+	Marker func(pending bool, version string)
 }
 
 // Core does the work. Its methods may be called from several goroutines.
@@ -101,6 +112,10 @@ type Core struct {
 	mu      sync.Mutex // of all below, and of everything on the ESP and in the state folder while no session is open
 	storage *Storage
 	active  *session
+
+	claim  sync.Mutex // of session.claimed and session.revoked
+	drain  drain
+	marker marker
 }
 
 // New returns a Core.

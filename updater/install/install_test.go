@@ -33,7 +33,7 @@ func push(c *install.Core, r installtest.Release) (int64, error) {
 }
 
 func pushBytes(c *install.Core, b wire.Begin, data []byte) (int64, error) {
-	h := c.Handler()
+	h := c.Handler(agentUID)
 	offset, err := h.Begin(b)
 	if err != nil {
 		return 0, err
@@ -87,7 +87,7 @@ func TestTwoUpdates(t *testing.T) {
 
 	core := m.Core()
 	equal(t, "fresh machine", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0})
-	if err := core.Handler().Reboot(); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
+	if err := core.Handler(agentUID).Reboot(false); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
 		t.Errorf("reboot without an update: %v, %d reboots", err, m.Reboots)
 	}
 	protected := m.Protected(t)
@@ -97,15 +97,16 @@ func TestTwoUpdates(t *testing.T) {
 	equal(t, "protected", m.Protected(t), protected)
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0+3-0.efi"})
 	pending := &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending})
+	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending, Other: &wire.Other{Version: "1.1.0", Bootable: true}})
 	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json"})
-	must(t, core.Handler().Reboot())
+	must(t, core.Handler(agentUID).Reboot(false))
 	equal(t, "reboots", m.Reboots, 1)
 
 	equal(t, "boot", m.Boot(t), installtest.Booted{Version: "1.1.0", Slot: "B", Entry: "semper_1.1.0+2-1.efi"})
 	core = m.Core()
 	hash1 := hex.EncodeToString(r1.RootHash[:])
-	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true, WayBack: true})
+	other := &wire.Other{Version: "1.0.0", Bootable: true}
+	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true, WayBack: true, Other: other})
 	if _, err := push(core, r2); err == nil || !strings.Contains(err.Error(), "is itself on trial") {
 		t.Errorf("update during the trial: %v", err)
 	}
@@ -113,7 +114,7 @@ func TestTwoUpdates(t *testing.T) {
 		must(t, core.Bless())
 	}
 	blessed := &wire.Blessed{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, WayBack: true, Blessed: blessed})
+	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, WayBack: true, Blessed: blessed, Other: other})
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0.efi"})
 
 	protected = m.Protected(t)
@@ -129,11 +130,11 @@ func TestOneSessionAtATime(t *testing.T) {
 	m := installtest.NewMachine(t, keys, keys.Release(t, "1.0.0"))
 	r := keys.Release(t, "1.1.0")
 	core := m.Core()
-	first := core.Handler()
+	first := core.Handler(agentUID)
 	b := wire.Begin{SHA256: r.SHA256Hex(), Size: int64(len(r.Payload)), Version: r.Version}
 	_, err := first.Begin(b)
 	must(t, err)
-	if _, err := core.Handler().Begin(b); !errors.Is(err, wire.ErrBusy) {
+	if _, err := core.Handler(agentUID).Begin(b); !errors.Is(err, wire.ErrBusy) {
 		t.Errorf("second begin: %v", err)
 	}
 	_, err = first.Data(r.Payload[:20_000])
@@ -152,7 +153,7 @@ func TestResume(t *testing.T) {
 	half := len(r.Payload) / 2
 	interrupted := func(t *testing.T) *installtest.Machine {
 		m := installtest.NewMachine(t, keys, keys.Release(t, "1.0.0"))
-		h := m.Core().Handler()
+		h := m.Core().Handler(agentUID)
 		_, err := h.Begin(b)
 		must(t, err)
 		_, err = h.Data(r.Payload[:half])
@@ -175,7 +176,7 @@ func TestResume(t *testing.T) {
 	})
 	t.Run("discarded", func(t *testing.T) {
 		m := interrupted(t)
-		h := m.Core().Handler()
+		h := m.Core().Handler(agentUID)
 		_, err := h.Begin(b)
 		must(t, err)
 		must(t, h.Discard())
@@ -195,7 +196,7 @@ func TestResume(t *testing.T) {
 	t.Run("another payload meanwhile", func(t *testing.T) {
 		m := interrupted(t)
 		other := keys.Release(t, "1.3.0")
-		h := m.Core().Handler()
+		h := m.Core().Handler(agentUID)
 		_, err := h.Begin(wire.Begin{SHA256: other.SHA256Hex(), Size: int64(len(other.Payload)), Version: "1.3.0"})
 		must(t, err)
 		_, err = h.Data(other.Payload[:half])
@@ -530,7 +531,7 @@ func TestKernelThatPanicsIsNoticed(t *testing.T) {
 	if st.RolledBack == nil || st.RolledBack.Version != "1.2.0" || !strings.Contains(st.RolledBack.Reason, "tried 3 times and never got as far as its health checks") || st.Pending != nil {
 		t.Fatalf("status %+v", st)
 	}
-	if err := core.Handler().Reboot(); err == nil {
+	if err := core.Handler(agentUID).Reboot(false); err == nil {
 		t.Error("rebooted without a pending update")
 	}
 	if _, ok := m.State.Files()["pending.json"]; ok {

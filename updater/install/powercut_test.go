@@ -10,6 +10,9 @@ import (
 	"github.com/semper-os/semper/updater/powercut"
 )
 
+// agentUID is the user of semperd in tests.
+const agentUID = 990
+
 var discard = slog.New(slog.DiscardHandler)
 
 // The power fails at every single change that an update makes, from the first byte to the blessing, with several fates of what was not synced. Each

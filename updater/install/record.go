@@ -17,6 +17,9 @@ const (
 	pendingFile    = "pending.json"
 	failedFile     = "failed.json"
 	blessedFile    = "blessed.json"
+	allowedFile    = "allow.json"
+	leftFile       = "left.json"
+	writtenFile    = "written.json"
 )
 
 // pending is an update that is installed and has not been booted, or is on trial.
@@ -56,13 +59,20 @@ func (c *Core) Status() (wire.Status, error) {
 		Slot:     string(running.Name),
 		RootHash: hex.EncodeToString(c.o.Machine.RootHash[:]),
 		Trial:    onTrial(runningEntries(all, c.o.Machine.RootHash)),
-		WayBack:  bootable(idle, all),
+		WayBack:  wayBack(idle, all),
+	}
+	if idle.State == layout.Complete {
+		st.Other = &wire.Other{Version: idle.Version, Bootable: st.WayBack}
 	}
 	if c.active != nil {
 		st.Partial = &wire.Partial{SHA256: c.active.begin.SHA256, Offset: c.active.received.Load(), Size: c.active.begin.Size}
 	} else {
 		if st.Pending, err = c.reconcile(s, all); err != nil {
 			return wire.Status{}, err
+		}
+		c.mark(st.Pending)
+		if st.Pending != nil && st.Pending.Back {
+			st.Trial = false // it has no tries left because it is left on purpose
 		}
 		if cp := loadCheckpoint(s.State); cp != nil {
 			if size, sum := cp.Announced(); len(sum) != 0 {
@@ -73,6 +83,16 @@ func (c *Core) Status() (wire.Status, error) {
 	if st.RolledBack, err = readRecord[wire.RolledBack](s.State, failedFile); err != nil {
 		return wire.Status{}, err
 	}
+	if st.RolledBack != nil && st.Pending != nil && st.Pending.Back && st.RolledBack.Version == st.Version {
+		st.RolledBack = nil // not yet
+	}
+	if st.Allowed, err = c.allowedVersion(s); err != nil {
+		return wire.Status{}, err
+	}
+	if st.Written, err = readRecord[wire.Written](s.State, writtenFile); err != nil {
+		return wire.Status{}, err
+	}
+	st.Drained = c.drain.since()
 	if st.Blessed, err = readRecord[wire.Blessed](s.State, blessedFile); err != nil {
 		return wire.Status{}, err
 	}
@@ -100,9 +120,12 @@ func (c *Core) reconcile(s *Storage, all []file) (*wire.Pending, error) {
 		// The power failed between the record and the entry, or somebody removed the entry: the update does not exist.
 		c.o.Log.Warn("an installed update has no boot entry; it will be installed again", "version", p.Version)
 		return nil, removeFiles(s.State, pendingFile)
-	case !entry.entry.Counting || entry.entry.Left > 0:
+	case !entry.entry.Counting || entry.entry.Left > 0 || p.Back && demoted(entry.entry):
 		// It will be tried at the next boot, again perhaps.
-		return &p.Pending, nil
+		if !p.Back {
+			return &p.Pending, nil
+		}
+		return &p.Pending, c.lead(s, all, *p) // the power may have failed before all was done
 	}
 	if err := c.recordFailure(s, p.Version, fmt.Sprintf(
 		"%s was tried %d times and never got as far as its health checks: it crashed, hung, or lost power while it started", p.Version, entry.entry.Done), "", ""); err != nil {

@@ -61,7 +61,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		}
-		if err := s.admit(conn); err != nil {
+		uid, err := s.admit(conn)
+		if err != nil {
 			s.Log.Warn("connection refused", "error", err)
 			conn.Close()
 			continue
@@ -76,7 +77,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		idle.Stop()
 		mu.Unlock()
 		wg.Go(func() {
-			if err := wire.Serve(conn, s.Core.Handler()); err != nil && ctx.Err() == nil {
+			if err := wire.Serve(ctx, conn, s.Core.Handler(uid)); err != nil && ctx.Err() == nil {
 				s.Log.Warn("connection", "error", err)
 			}
 			conn.Close()
@@ -91,17 +92,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // admit asks the kernel who is calling.
-func (s *Server) admit(conn net.Conn) error {
+func (s *Server) admit(conn net.Conn) (uid uint32, err error) {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
-		return fault.New(fault.Internal, "not a Unix socket")
+		return 0, fault.New(fault.Internal, "not a Unix socket")
 	}
-	uid, err := wire.Peer(c)
-	if err != nil {
-		return err
+	if uid, err = wire.Peer(c); err != nil {
+		return 0, err
 	}
 	if !slices.Contains(s.Allowed, uid) {
-		return fault.New(fault.Verification, "user %d may not talk to the installer", uid)
+		return 0, fault.New(fault.Verification, "user %d may not talk to the installer", uid)
 	}
-	return nil
+	return uid, nil
 }

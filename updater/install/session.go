@@ -41,9 +41,11 @@ type session struct {
 	parts   idleRegions
 	uki     *ukiTarget
 
-	applier  *payload.Applier
-	resumed  bool
-	received atomic.Int64 // bytes of the payload that arrived
+	applier *payload.Applier
+	resumed bool
+	// Of Core.claim: the session writes to the idle slot; somebody wants to go back to the idle slot.
+	claimed, revoked bool
+	received         atomic.Int64 // bytes of the payload that arrived
 
 	pipe   *io.PipeWriter
 	cancel context.CancelFunc
@@ -52,12 +54,13 @@ type session struct {
 	err    error
 }
 
-// Handler returns the wire protocol's handler for one connection.
-func (c *Core) Handler() wire.Handler { return &handler{c: c} }
+// Handler returns the wire protocol's handler for one connection of the user uid.
+func (c *Core) Handler(uid uint32) wire.Handler { return &handler{c: c, uid: uid} }
 
 type handler struct {
-	c *Core
-	s *session
+	c   *Core
+	uid uint32
+	s   *session
 }
 
 func (h *handler) Status() (wire.Status, error) { return h.c.Status() }
@@ -118,19 +121,6 @@ func (h *handler) stop(forget bool) error {
 	return err
 }
 
-// Reboot implements wire.Handler. It does it only where it makes sense: semperd must not be able to switch a machine off and on at its whim.
-func (h *handler) Reboot() error {
-	st, err := h.c.Status()
-	if err != nil {
-		return err
-	}
-	if st.Pending == nil {
-		return fault.New(fault.Verification, "no update waits for a reboot")
-	}
-	h.c.o.Log.Info("reboot into the update", "version", st.Pending.Version)
-	return h.c.o.Reboot()
-}
-
 func (c *Core) end(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,7 +158,14 @@ func (c *Core) begin(b wire.Begin) (*session, error) {
 	if len(running) == 0 {
 		return nil, errNoRunningEntry
 	}
-	if onTrial(running) && bootable(s.idle, all) { // without a way back there is none to lose: the update may be what heals the machine
+	waits, err := c.reconcile(st, all)
+	if err != nil {
+		return nil, err
+	}
+	if waits != nil && waits.Back {
+		return nil, fault.New(fault.Verification, "the next boot goes back to version %s in the other slot", waits.Version)
+	}
+	if onTrial(running) && wayBack(s.idle, all) { // without a way back there is none to lose: the update may be what heals the machine
 		return nil, fault.New(fault.Verification, "version %s is itself on trial until its health checks are through; the other slot is its way back", c.o.Machine.Image.Version)
 	}
 	if s.applier, err = s.newApplier(); err != nil {
@@ -262,13 +259,43 @@ func (s *session) accept(m *payload.Manifest) error {
 	if err := s.judge(m); err != nil {
 		return withCode(err, omaha.CodeIgnoredByPolicy)
 	}
+	if !s.take() {
+		return refuse(omaha.CodeDeferredByPolicy, "somebody wants to go back to what is in slot %s", s.idle.Name)
+	}
 	return withCode(s.prepare(m), omaha.CodeOpenTarget)
+}
+
+// take claims the idle slot for the session, unless it was revoked.
+func (s *session) take() bool {
+	s.c.claim.Lock()
+	defer s.c.claim.Unlock()
+	s.claimed = !s.revoked
+	return s.claimed
+}
+
+// revoke makes an open session fail before it writes anything, and reports whether it still could.
+func (c *Core) revoke() bool {
+	c.claim.Lock()
+	defer c.claim.Unlock()
+	if c.active == nil {
+		return true
+	}
+	c.active.revoked = !c.active.claimed
+	return c.active.revoked
 }
 
 // judge writes nothing.
 func (s *session) judge(m *payload.Manifest) error {
 	machine := s.c.o.Machine
-	if err := (payload.Policy{Running: machine.Image}).Check(m); err != nil {
+	older, err := s.c.allowedVersion(s.s)
+	if err != nil {
+		return err
+	}
+	policy := payload.Policy{Running: machine.Image}
+	if older != nil {
+		policy.Downgrade = older.Version
+	}
+	if err := policy.Check(m); err != nil {
 		return err
 	}
 	if err := errors.Join(layout.CheckVersion(m.Image.Version), bootentry.CheckVersion(m.Image.Version)); err != nil {
@@ -341,6 +368,7 @@ func (s *session) prepare(m *payload.Manifest) error {
 	if err := removeFiles(s.s.State, records...); err != nil {
 		return err
 	}
+	c.mark(nil)
 	all, err := entries(s.s.ESP, c.o.Machine.Image.ID)
 	if err != nil {
 		return err

@@ -26,6 +26,14 @@ func (c *Core) Bless() error {
 	if len(running) == 0 {
 		return errNoRunningEntry
 	}
+	waits, err := c.reconcile(s, all)
+	if err != nil {
+		return err
+	}
+	if waits != nil && waits.Back {
+		c.o.Log.Warn("healthy, but left on purpose: the boot counter stays", "version", c.o.Machine.Image.Version, "next", waits.Version)
+		return nil
+	}
 	if err := c.blessEntries(s, running); err != nil {
 		return err
 	}
@@ -70,6 +78,10 @@ func (c *Core) recordBlessing(s *Storage) error {
 	if err := durable.WriteJSON(s.State, blessedFile, wire.Blessed{Version: p.Version, From: p.From, At: c.now()}); err != nil {
 		return err
 	}
+	c.mark(nil)
+	if p.Back { // what was left for it stays known
+		return removeFiles(s.State, pendingFile)
+	}
 	return removeFiles(s.State, pendingFile, failedFile)
 }
 
@@ -99,34 +111,25 @@ func (c *Core) Rollback(result *health.Result) (went bool, err error) {
 		return false, errNoRunningEntry
 	case !onTrial(running):
 		return false, fault.New(fault.Verification, "%s: not going back, version %s has been healthy before", reason, version)
-	case !bootable(idle, all):
+	case !wayBack(idle, all):
 		return false, fault.New(fault.Verification, "%s: not going back, slot %s holds nothing that can be booted", reason, idle.Name)
 	}
 	if err := c.recordFailure(s, version, reason, check, output); err != nil {
 		// Better back without a record than a sick version with one.
 		c.o.Log.Error("the reason of the way back is lost", "error", err)
 	}
-	for i, f := range running {
-		bad := f.entry.Bad().Name()
-		if bad == f.name {
-			continue
-		}
-		if i > 0 { // one entry is enough
-			err = s.ESP.Remove(f.name)
-		} else {
-			err = s.ESP.Rename(f.name, bad)
-		}
-		if err != nil {
-			return false, fault.New(fault.IO, "mark %s as bad: %w", f.name, err)
+	if err := c.restore(s, idle, all); err != nil {
+		return false, err
+	}
+	if err := c.giveUp(s, running, true); err != nil {
+		return false, fmt.Errorf("mark version %s as bad: %w", version, err)
+	}
+	if p, err := readRecord[pending](s.State, pendingFile); err != nil || p != nil && p.RootHash == hex.EncodeToString(c.o.Machine.RootHash[:]) {
+		if err := removeFiles(s.State, pendingFile); err != nil {
+			c.o.Log.Warn("record of the update", "error", err)
 		}
 	}
-	if err := s.ESP.Sync(); err != nil {
-		return false, fault.New(fault.IO, "mark version %s as bad: %w", version, err)
-	}
-	if err := removeFiles(s.State, pendingFile); err != nil {
-		c.o.Log.Warn("record of the update", "error", err)
-	}
-	return true, c.o.Reboot()
+	return true, c.o.Reboot(false)
 }
 
 // describe turns a health result into the words of the record.

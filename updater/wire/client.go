@@ -91,10 +91,37 @@ func (c *Client) Abort() error { return c.simple(VerbAbort) }
 // Discard ends the session and forgets what was written.
 func (c *Client) Discard() error { return c.simple(VerbDiscard) }
 
-// Reboot restarts the machine. It is refused unless an update is pending.
+// Reboot restarts the machine. It is refused unless an update is pending, and on a machine that has something to drain unless that was done a short
+// while ago.
 func (c *Client) Reboot() error { return c.simple(VerbReboot) }
 
-func (c *Client) simple(v Verb) error {
-	_, err := c.do(Request{Verb: v})
+// SoftReboot is Reboot for user space only: the kernel goes on running.
+func (c *Client) SoftReboot() error { return c.send(Request{Verb: VerbReboot, Soft: true}) }
+
+// Drain moves the machine's work away before a reboot, and returns when that is done. It is refused unless an update is pending.
+func (c *Client) Drain(reason string) error { return c.send(Request{Verb: VerbDrain, Reason: reason}) }
+
+// Undrain lets work come back.
+func (c *Client) Undrain() error { return c.simple(VerbUndrain) }
+
+// Warn writes text to terminals. It is refused unless an update is pending.
+func (c *Client) Warn(text string, ttys []string) error {
+	return c.send(Request{Verb: VerbWarn, Warn: &Warn{Text: text, TTYs: ttys}})
+}
+
+// Allow lets exactly this version, which is older than what runs, be installed once within the next hour. Only root is listened to.
+func (c *Client) Allow(version string) error {
+	return c.send(Request{Verb: VerbAllow, Version: version})
+}
+
+// Rollback makes the other slot the one that boots next; Reboot then goes there. Only root is listened to.
+func (c *Client) Rollback(reason string) error {
+	return c.send(Request{Verb: VerbRollback, Reason: reason})
+}
+
+func (c *Client) simple(v Verb) error { return c.send(Request{Verb: v}) }
+
+func (c *Client) send(r Request) error {
+	_, err := c.do(r)
 	return err
 }

@@ -16,10 +16,16 @@
 //	finish                                  → the update is complete and will be tried at the next boot
 //	abort                                   → the session is over, what was written stays for a later begin of the same payload
 //	discard                                 → the same, and what was written is forgotten
-//	reboot                                  → the machine is going down
+//	reboot {soft}                           → the machine is going down; needs a pending update, and a drain of the last ten minutes where there is
+//	                                          something to drain
+//	drain {reason}                          → the machine's work is moved away; needs a pending update
+//	undrain                                 → work may come back
+//	warn {text, ttys}                       → the text is on those terminals; needs a pending update
+//	allow {version}                         → that older version may be installed once, within an hour; root only
+//	rollback {reason}                       → the other slot's version is the pending one; root only
 //
 // There is one session at a time; a second begin, from whatever connection, is refused as busy. A connection that ends aborts its session.
-// A failed Reply ends the session too. The server trusts nothing but the kernel's word on who the peer is (SO_PEERCRED, see Peer).
+// A failed Reply to data or finish ends the session too. The server trusts nothing but the kernel's word on who the peer is (SO_PEERCRED, see Peer).
 //
 // Unknown JSON keys are refused: both programs are of the same image, so an unknown key is an intruder or a bug, never a newer peer.
 package wire

@@ -2,8 +2,12 @@ package wire
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"time"
+	"regexp"
+	"slices"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -19,12 +23,22 @@ const (
 	VerbAbort   Verb = "abort"
 	VerbDiscard Verb = "discard"
 	VerbReboot  Verb = "reboot"
+
+	VerbDrain    Verb = "drain"
+	VerbUndrain  Verb = "undrain"
+	VerbWarn     Verb = "warn"
+	VerbAllow    Verb = "allow"
+	VerbRollback Verb = "rollback"
 )
 
-// Request is a control message of the client.
+// Request is a control message of the client. Each field is for the verbs it names alone.
 type Request struct {
-	Verb  Verb   `json:"verb"`
-	Begin *Begin `json:"begin,omitempty"` // exactly for VerbBegin
+	Verb    Verb   `json:"verb"`
+	Begin   *Begin `json:"begin,omitempty"`   // begin
+	Warn    *Warn  `json:"warn,omitempty"`    // warn
+	Version string `json:"version,omitempty"` // allow: the older version that may be installed
+	Reason  string `json:"reason,omitempty"`  // drain, rollback: why, for people
+	Soft    bool   `json:"soft,omitempty"`    // reboot: of user space only
 }
 
 // Begin announces a payload. It is the server's word relayed by semperd; semper-installd uses it to find an interrupted installation and to bound the
@@ -35,8 +49,20 @@ type Begin struct {
 	Version string `json:"version"` // what the update server calls it
 }
 
-// maxVersion bounds a version's length in bytes.
-const maxVersion = 128
+// Warn is a text for people who are logged in.
+type Warn struct {
+	Text string   `json:"text"`
+	TTYs []string `json:"ttys"` // "tty1", "pts/0": names below /dev
+}
+
+// Bounds of what a request carries, in bytes unless the name says otherwise.
+const (
+	maxVersion = 128
+	maxReason  = 2 << 10
+	maxWarning = 2 << 10
+	maxTTYs    = 64 // number of terminals
+	maxTTY     = 32
+)
 
 // DecodeRequest reads and checks a client's control message. Errors are of kind Input.
 func DecodeRequest(p []byte) (Request, error) {
@@ -44,22 +70,89 @@ func DecodeRequest(p []byte) (Request, error) {
 	if err := decode(p, &r); err != nil {
 		return Request{}, fault.Wrap(fault.Input, err)
 	}
-	switch r.Verb {
-	case VerbStatus, VerbFinish, VerbAbort, VerbDiscard, VerbReboot:
-		if r.Begin != nil {
-			return Request{}, fault.New(fault.Input, "control message: verb %q has no \"begin\"", r.Verb)
-		}
-	case VerbBegin:
-		if r.Begin == nil {
-			return Request{}, fault.New(fault.Input, "control message: \"begin\" is missing")
-		}
-		if err := r.Begin.check(); err != nil {
-			return Request{}, fault.New(fault.Input, "control message: begin: %w", err)
-		}
-	default:
-		return Request{}, fault.New(fault.Input, "control message: unknown verb %q", clip(string(r.Verb)))
+	if err := r.check(); err != nil {
+		return Request{}, fault.New(fault.Input, "control message: %w", err)
 	}
 	return r, nil
+}
+
+// check refuses what a verb does not carry, as it does what no verb carries: nobody who speaks this protocol sends it.
+func (r *Request) check() error {
+	for _, f := range []struct {
+		name string
+		set  bool
+		of   []Verb
+	}{
+		{"begin", r.Begin != nil, []Verb{VerbBegin}},
+		{"warn", r.Warn != nil, []Verb{VerbWarn}},
+		{"version", r.Version != "", []Verb{VerbAllow}},
+		{"reason", r.Reason != "", []Verb{VerbDrain, VerbRollback}},
+		{"soft", r.Soft, []Verb{VerbReboot}},
+	} {
+		if f.set && !slices.Contains(f.of, r.Verb) {
+			return fmt.Errorf("verb %q has no %q", clip(string(r.Verb)), f.name)
+		}
+	}
+	switch r.Verb {
+	case VerbStatus, VerbFinish, VerbAbort, VerbDiscard, VerbReboot, VerbUndrain:
+		return nil
+	case VerbBegin:
+		if r.Begin == nil {
+			return errors.New("\"begin\" is missing")
+		}
+		if err := r.Begin.check(); err != nil {
+			return fmt.Errorf("begin: %w", err)
+		}
+	case VerbWarn:
+		if r.Warn == nil {
+			return errors.New("\"warn\" is missing")
+		}
+		if err := r.Warn.check(); err != nil {
+			return fmt.Errorf("warn: %w", err)
+		}
+	case VerbAllow:
+		if r.Version == "" || len(r.Version) > maxVersion {
+			return fmt.Errorf("version has %d characters, 1 to %d are allowed", len(r.Version), maxVersion)
+		}
+	case VerbDrain, VerbRollback:
+		if err := checkText("reason", r.Reason, maxReason); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("unknown verb %q", clip(string(r.Verb)))
+	}
+	return nil
+}
+
+func (w *Warn) check() error {
+	if err := checkText("text", w.Text, maxWarning); err != nil {
+		return err
+	}
+	if len(w.TTYs) == 0 || len(w.TTYs) > maxTTYs {
+		return fmt.Errorf("%d terminals, 1 to %d are allowed", len(w.TTYs), maxTTYs)
+	}
+	for _, tty := range w.TTYs {
+		if len(tty) > maxTTY || !ttySyntax.MatchString(tty) {
+			return fmt.Errorf("%q is not a terminal's name", clip(tty))
+		}
+	}
+	return nil
+}
+
+// ttySyntax is what a terminal's name can be: nothing that leaves /dev, and no other device of it.
+var ttySyntax = regexp.MustCompile(`^(tty[A-Za-z]{0,4}[0-9]{1,3}|pts/[0-9]{1,8}|console)$`)
+
+// checkText refuses what would speak to a terminal rather than to who reads it.
+func checkText(name, text string, limit int) error {
+	if text == "" || len(text) > limit {
+		return fmt.Errorf("%s has %d bytes, 1 to %d are allowed", name, len(text), limit)
+	}
+	for i, r := range text {
+		if r == utf8.RuneError || r != '\n' && !unicode.IsPrint(r) {
+			return fmt.Errorf("%s has an unprintable character at byte %d", name, i)
+		}
+	}
+	return nil
 }
 
 func (b *Begin) check() error {
@@ -115,52 +208,6 @@ func (r Reply) Err() error {
 		}
 	}
 	return fault.Wrap(kind, &Error{*r.Failure})
-}
-
-// Status is what semper-installd knows about the machine's slots.
-type Status struct {
-	Version  string `json:"version"`   // of the running system
-	Slot     string `json:"slot"`      // "A" or "B"
-	RootHash string `json:"root_hash"` // of the running root, hexadecimal
-	// Trial: the running entry still has a boot counter, it is not blessed yet.
-	Trial bool `json:"trial"`
-	// WayBack: the other slot can be booted.
-	WayBack bool `json:"way_back"`
-
-	Pending    *Pending    `json:"pending,omitempty"`     // complete in the other slot and tried at the next boot
-	Partial    *Partial    `json:"partial,omitempty"`     // an interrupted or running installation
-	RolledBack *RolledBack `json:"rolled_back,omitempty"` // the last version that was installed here and did not come up
-	Blessed    *Blessed    `json:"blessed,omitempty"`     // the last version that was installed here and is healthy
-}
-
-// Pending is an update that waits for a reboot.
-type Pending struct {
-	Version string    `json:"version"`
-	From    string    `json:"from"` // the version that installed it
-	At      time.Time `json:"at"`
-}
-
-// Partial is a payload that is partly written.
-type Partial struct {
-	SHA256 string `json:"sha256"`
-	Offset int64  `json:"offset"` // bytes of the payload that need not be sent again
-	Size   int64  `json:"size"`
-}
-
-// RolledBack is an update that was booted, or should have been, and that the machine came back from.
-type RolledBack struct {
-	Version string    `json:"version"`
-	Reason  string    `json:"reason"`           // for people
-	Check   string    `json:"check,omitempty"`  // the health check that failed, where one did
-	Output  string    `json:"output,omitempty"` // its output's end
-	At      time.Time `json:"at"`
-}
-
-// Blessed is an update that passed its health checks.
-type Blessed struct {
-	Version string    `json:"version"`
-	From    string    `json:"from"`
-	At      time.Time `json:"at"`
 }
 
 // DecodeReply reads a server's control message. Errors are of kind Input.

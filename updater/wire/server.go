@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -17,18 +18,29 @@ type Handler interface {
 	Finish() error
 	Abort() error
 	Discard() error
-	Reboot() error
+	Reboot(soft bool) error
+	// What Drain, Undrain and Warn do ends early when ctx does.
+	Drain(ctx context.Context, reason string) error
+	Undrain(ctx context.Context) error
+	Warn(ctx context.Context, w Warn) error
+	// Allow and Rollback are root's: a Handler knows whose connection it serves, and refuses others with ErrNotRoot.
+	Allow(version string) error
+	Rollback(reason string) error
 }
 
 // ErrBusy is a Handler's answer to Begin while another connection's session is open.
 var ErrBusy = fault.New(fault.IO, "another installation is running")
 
+// ErrNotRoot is a Handler's answer to what semperd may not ask for.
+var ErrNotRoot = fault.New(fault.Verification, "only root may ask for this")
+
 // Coded is an error that knows the error code for the update server.
 type Coded interface{ OmahaCode() int }
 
-// Serve answers rw's frames with h until the peer hangs up, or breaks the protocol, which is an error. An open session is aborted at the end.
-func Serve(rw io.ReadWriter, h Handler) error {
-	s := server{c: NewConn(rw), h: h}
+// Serve answers rw's frames with h until the peer hangs up, or breaks the protocol, which is an error. An open session is aborted at the end. What takes
+// long ends with ctx.
+func Serve(ctx context.Context, rw io.ReadWriter, h Handler) error {
+	s := server{ctx: ctx, c: NewConn(rw), h: h}
 	err := s.run()
 	if s.open {
 		err = errors.Join(err, h.Abort())
@@ -37,6 +49,7 @@ func Serve(rw io.ReadWriter, h Handler) error {
 }
 
 type server struct {
+	ctx  context.Context
 	c    *Conn
 	h    Handler
 	open bool
@@ -106,7 +119,17 @@ func (s *server) control(r Request) (Reply, error) {
 		}
 		return Reply{Status: &st}, nil
 	case VerbReboot:
-		return Reply{}, s.h.Reboot()
+		return Reply{}, s.h.Reboot(r.Soft)
+	case VerbDrain:
+		return Reply{}, s.h.Drain(s.ctx, r.Reason)
+	case VerbUndrain:
+		return Reply{}, s.h.Undrain(s.ctx)
+	case VerbWarn:
+		return Reply{}, s.h.Warn(s.ctx, *r.Warn)
+	case VerbAllow:
+		return Reply{}, s.h.Allow(r.Version)
+	case VerbRollback:
+		return Reply{}, s.h.Rollback(r.Reason)
 	case VerbBegin:
 		if s.open {
 			return Reply{}, errSession

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,7 +46,20 @@ func (r *recorder) Data(p []byte) (int64, error) {
 func (r *recorder) Finish() error  { return r.note("finish") }
 func (r *recorder) Abort() error   { return r.note("abort") }
 func (r *recorder) Discard() error { return r.note("discard") }
-func (r *recorder) Reboot() error  { return r.note("reboot") }
+
+func (r *recorder) Reboot(soft bool) error {
+	if soft {
+		return r.note("reboot soft")
+	}
+	return r.note("reboot")
+}
+func (r *recorder) Drain(_ context.Context, reason string) error { return r.note("drain " + reason) }
+func (r *recorder) Undrain(context.Context) error                { return r.note("undrain") }
+func (r *recorder) Warn(_ context.Context, w Warn) error {
+	return r.note(fmt.Sprintf("warn %v %s", w.TTYs, w.Text))
+}
+func (r *recorder) Allow(version string) error   { return r.note("allow " + version) }
+func (r *recorder) Rollback(reason string) error { return r.note("rollback " + reason) }
 
 type coded struct{ error }
 
@@ -73,7 +87,7 @@ func pair(t *testing.T, h Handler) (*Client, func() error) {
 		t.Fatalf("peer is %d (%v), this test runs as %d", uid, err, os.Getuid())
 	}
 	done := make(chan error, 1)
-	go func() { done <- Serve(s, h); s.Close() }()
+	go func() { done <- Serve(context.Background(), s, h); s.Close() }()
 	return c, func() error { c.Close(); return <-done }
 }
 
@@ -95,7 +109,11 @@ func TestConversation(t *testing.T) {
 			t.Fatalf("data of %d bytes: %v", size, err)
 		}
 	}
-	for _, do := range []func() error{c.Finish, c.Reboot} {
+	for _, do := range []func() error{
+		c.Finish, c.Reboot, c.SoftReboot, func() error { return c.Drain("an update") }, c.Undrain,
+		func() error { return c.Warn("restart\nsoon", []string{"pts/0", "tty1"}) },
+		func() error { return c.Allow("1.0.0") }, func() error { return c.Rollback("asked by a person") },
+	} {
 		if err := do(); err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +121,8 @@ func TestConversation(t *testing.T) {
 	if err := hangUp(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot"}
+	want := []string{"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot",
+		"reboot soft", "drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person"}
 	if !reflect.DeepEqual(h.calls, want) {
 		t.Errorf("calls %q, want %q", h.calls, want)
 	}
@@ -204,6 +223,21 @@ func TestServerRefusesNonsense(t *testing.T) {
 		{"unknown key", frame('C', `{"verb":"status","force":true}`), `unknown field "force"`},
 		{"begin without begin", frame('C', `{"verb":"begin"}`), `"begin" is missing`},
 		{"begin where none belongs", frame('C', `{"verb":"finish","begin":{}}`), `has no "begin"`},
+		{"begin of another verb", frame('C', `{"verb":"reboot","begin":{"sha256":"`+sum+`","size":1,"version":"1"}}`), `verb "reboot" has no "begin"`},
+		{"soft finish", frame('C', `{"verb":"finish","soft":true}`), `verb "finish" has no "soft"`},
+		{"status of a version", frame('C', `{"verb":"status","version":"1"}`), `verb "status" has no "version"`},
+		{"reason to allow", frame('C', `{"verb":"allow","version":"1","reason":"x"}`), `verb "allow" has no "reason"`},
+		{"warning to drain", frame('C', `{"verb":"drain","reason":"x","warn":{"text":"x","ttys":["tty1"]}}`), `verb "drain" has no "warn"`},
+		{"drain without reason", frame('C', `{"verb":"drain"}`), "reason has 0 bytes"},
+		{"long reason", frame('C', `{"verb":"rollback","reason":"`+strings.Repeat("x", 2049)+`"}`), "reason has 2049 bytes"},
+		{"allow nothing", frame('C', `{"verb":"allow"}`), "version has 0 characters"},
+		{"warn without warn", frame('C', `{"verb":"warn"}`), `"warn" is missing`},
+		{"warning that steers the terminal", frame('C', `{"verb":"warn","warn":{"text":"\u001b[2J","ttys":["tty1"]}}`), "unprintable character at byte 0"},
+		{"warning that is no text", frame('C', "{\"verb\":\"warn\",\"warn\":{\"text\":\"\xff\",\"ttys\":[\"tty1\"]}}"), "unprintable character at byte 0"},
+		{"warning to nobody", frame('C', `{"verb":"warn","warn":{"text":"x","ttys":[]}}`), "0 terminals"},
+		{"warning to a crowd", frame('C', `{"verb":"warn","warn":{"text":"x","ttys":["tty1"`+strings.Repeat(`,"tty1"`, 64)+`]}}`), "65 terminals"},
+		{"warning to the disk", frame('C', `{"verb":"warn","warn":{"text":"x","ttys":["vda"]}}`), `"vda" is not a terminal's name`},
+		{"warning elsewhere", frame('C', `{"verb":"warn","warn":{"text":"x","ttys":["pts/../vda"]}}`), `"pts/../vda" is not a terminal's name`},
 		{"short hash", frame('C', `{"verb":"begin","begin":{"sha256":"0a","size":1,"version":"1"}}`), "is not 64 lower-case"},
 		{"upper-case hash", frame('C', `{"verb":"begin","begin":{"sha256":"`+strings.ToUpper(sum)+`","size":1,"version":"1"}}`), "is not 64 lower-case"},
 		{"no size", frame('C', `{"verb":"begin","begin":{"sha256":"`+sum+`","version":"1"}}`), "size 0 is not positive"},
@@ -213,7 +247,7 @@ func TestServerRefusesNonsense(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := &recorder{}
 			var out bytes.Buffer
-			err := Serve(struct {
+			err := Serve(context.Background(), struct {
 				io.Reader
 				io.Writer
 			}{bytes.NewReader(c.input), &out}, h)
@@ -280,7 +314,7 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte{255, 255, 255, 255, 'C'})
 	f.Fuzz(func(t *testing.T, in []byte) {
 		h := &recorder{}
-		_ = Serve(struct {
+		_ = Serve(context.Background(), struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(in), io.Discard}, h)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,8 @@ type Machine struct {
 	boots   int
 
 	Reboots int // how often the installer asked for one
+	// Tune, if not nil, changes the options of every Core.
+	Tune func(*install.Options)
 }
 
 const mib = 1 << 20
@@ -86,7 +89,7 @@ func (m *Machine) Clone() *Machine {
 
 // Core is semper-installd, freshly started.
 func (m *Machine) Core() *install.Core {
-	return install.New(install.Options{
+	o := install.Options{
 		Machine: install.Machine{RootHash: m.Hash, Image: m.Running, BootID: m.BootID()},
 		Storage: func() (install.Storage, error) {
 			return install.Storage{Disk: m.Disk, ESP: m.ESP, State: m.State}, nil
@@ -94,10 +97,14 @@ func (m *Machine) Core() *install.Core {
 		Trust: func() (install.Trust, error) {
 			return install.Trust{Payload: m.Keys.Trust(), Verity: []*x509.Certificate{m.Keys.VerityCert}}, nil
 		},
-		Reboot: func() error { m.Reboots++; return nil },
+		Reboot: func(bool) error { m.Reboots++; return nil },
 		Now:    func() time.Time { return m.Now },
 		Log:    slog.New(slog.DiscardHandler),
-	})
+	}
+	if m.Tune != nil {
+		m.Tune(&o)
+	}
+	return install.New(o)
 }
 
 // BootID differs from boot to boot.
@@ -144,6 +151,10 @@ func (m *Machine) Boot(t testing.TB) Booted {
 	if err != nil {
 		t.Fatalf("boot: %s: %v", e.File, err)
 	}
+	epoch, err := epochOf(files[e.File])
+	if err != nil {
+		t.Fatalf("boot: %s: %v", e.File, err)
+	}
 	if e.Counting && e.Left > 0 {
 		old := e.File
 		e.Left, e.Done = e.Left-1, e.Done+1
@@ -156,8 +167,21 @@ func (m *Machine) Boot(t testing.TB) Booted {
 	}
 	m.boots++
 	m.Hash = hash
-	m.Running = payload.Image{ID: "semper", Version: slot.Version, Architecture: "amd64"}
+	m.Running = payload.Image{ID: "semper", Version: slot.Version, Architecture: "amd64", Epoch: epoch}
 	return Booted{Version: slot.Version, Slot: slot.Name, Entry: e.Name()}
+}
+
+// epochOf reads what the running system would read of itself.
+func epochOf(kernel []byte) (uint64, error) {
+	f, err := uki.Open(strings.NewReader(string(kernel)), int64(len(kernel)))
+	if err != nil {
+		return 0, err
+	}
+	release, err := f.OSRelease()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(release["SEMPER_EPOCH"], 10, 64)
 }
 
 func names(list []bootentry.Entry) []string {

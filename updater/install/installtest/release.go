@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"math/big"
 	mrand "math/rand/v2"
@@ -128,6 +129,7 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 		r.Sig = s.Sig(r.Sig)
 	}
 	parts := ukitest.Parts("semper", s.Version, hex.EncodeToString(r.RootHash[:]))
+	parts.OSRelease = fmt.Appendf(parts.OSRelease, "SEMPER_EPOCH=%d\n", r.Image.Epoch)
 	if s.UKI != nil {
 		s.UKI(&parts)
 	}
