@@ -203,6 +203,7 @@ func decodeUpdate(el *element) (*UpdateResponse, error) {
 		Status:       UpdateStatus(a.short("status")),
 		PollInterval: time.Duration(a.whole("PollInterval", 0, int64(MaxPollInterval/time.Second), false)) * time.Second,
 		Reason:       a.text("reason", MaxReason),
+		Freshness:    a.text("semper_freshness", MaxFreshness),
 	}
 	if a.err != nil {
 		return nil, a.err

@@ -37,6 +37,8 @@
 //	request  event@nextversion        Omaha's own, never sent by Flatcar: the version that was attempted
 //	request  event@reason             a sentence for people, at most MaxReason bytes: why it failed
 //	response updatecheck@reason       a sentence for people: why there is no update
+//	response updatecheck@semper_freshness
+//	                                  the channel's freshness statement in its envelope (package freshness), with or without an update
 //
 // # Limits
 //
@@ -67,6 +69,7 @@ const (
 	MaxAttribute    = 256       // bytes of one attribute, unless said otherwise
 	MaxReason       = 1 << 10   // bytes of a reason
 	MaxURL          = 2 << 10   // bytes of a URL
+	MaxFreshness    = 16 << 10  // bytes of a freshness statement
 
 	// MaxPollInterval bounds what a server may ask for: a typing mistake there must not silence a fleet for ever.
 	MaxPollInterval = 7 * 24 * time.Hour

@@ -74,7 +74,7 @@ func (app *AppResponse) encode(w *writer) {
 func (u *UpdateResponse) encode(w *writer) {
 	seconds := int64(u.PollInterval / time.Second)
 	w.open("updatecheck", "status", string(u.Status), "PollInterval", ifSet(seconds > 0, strconv.FormatInt(seconds, 10)),
-		"reason", cleanReason(u.Reason))
+		"reason", cleanReason(u.Reason), "semper_freshness", u.Freshness)
 	if len(u.URLs) > 0 {
 		w.open("urls")
 		for _, codebase := range u.URLs {

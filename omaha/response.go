@@ -53,6 +53,7 @@ type UpdateResponse struct {
 	Status       UpdateStatus
 	PollInterval time.Duration // when to ask again, whole seconds; 0 leaves it to the client
 	Reason       string        // of NoUpdate, for people; at most MaxReason bytes
+	Freshness    string        // the channel's freshness statement, empty when there is none; not verified
 	URLs         []string      // folders that hold the packages, in the order to try them
 	Manifest     *Manifest
 }

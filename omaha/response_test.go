@@ -46,6 +46,8 @@ func TestResponseRoundTrip(t *testing.T) {
 	for name, u := range map[string]*UpdateResponse{
 		"offer": offer(),
 		"hold":  {Status: NoUpdate, PollInterval: time.Minute, Reason: `it runs "1.1.0"`},
+		"fresh": {Status: NoUpdate, Freshness: `{"document":"e30=","signatures":[]}`},
+		"large": {Status: NoUpdate, Freshness: strings.Repeat(`"`, MaxFreshness)},
 		"none":  nil,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +80,9 @@ func TestResponseBytes(t *testing.T) {
 }
 
 func TestGoOmahaReadsResponses(t *testing.T) {
-	got, err := goomaha.ParseResponse("text/xml; charset=utf-8", bytes.NewReader(response(offer()).Encode()))
+	offered := offer()
+	offered.Freshness = `{"document":"e30=","signatures":[]}`
+	got, err := goomaha.ParseResponse("text/xml; charset=utf-8", bytes.NewReader(response(offered).Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +156,7 @@ func TestRefusedResponses(t *testing.T) {
 		{"too many URLs", update("<urls>" + strings.Repeat(`<url codebase="http://x/"/>`, 17) + "</urls>"), "more than 16 <url>"},
 		{"too many packages", update(`<manifest version="1"><packages>` + strings.Repeat(`<package name="x" size="1"/>`, 65) + "</packages></manifest>"), "more than 64 <package>"},
 		{"poll interval of a year", strings.Replace(update(""), "<updatecheck", `<updatecheck PollInterval="31536000"`, 1), "is not between 0 and 604800"},
+		{"large freshness", strings.Replace(update(""), "<updatecheck", `<updatecheck semper_freshness="`+strings.Repeat("x", MaxFreshness+1)+`"`, 1), "<updatecheck semper_freshness>: longer than 16384 bytes"},
 		{"day of 25 hours", `<response protocol="3.0"><daystart elapsed_seconds="90000"/></response>`, "is not between 0 and 86400"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -166,6 +171,7 @@ func TestRefusedResponses(t *testing.T) {
 func FuzzDecodeResponse(f *testing.F) {
 	f.Add(response(offer()).Encode())
 	f.Add(response(&UpdateResponse{Status: NoUpdate, Reason: "x", PollInterval: time.Hour}).Encode())
+	f.Add(response(&UpdateResponse{Status: NoUpdate, Freshness: `{"document":"e30="}`}).Encode())
 	f.Add([]byte(`<response protocol="3.0" server="nebraska"><daystart elapsed_seconds="0"></daystart><app appid="a" status="ok"><ping status="ok"></ping></app></response>`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := DecodeResponse(data)

@@ -79,7 +79,37 @@ func Load(dir string) (*Keys, error) {
 	if k.Verity, err = loadPair(dir, verityName, public.VerityCert); err != nil {
 		return nil, err
 	}
-	for _, p := range public.Payload {
+	if k.Payload, err = loadPayloadKeys(dir, public.Payload); err != nil {
+		return nil, err
+	}
+	if len(k.Payload) < public.Threshold {
+		return nil, fault.New(fault.Input, "%s asks for %d signatures, but %s holds %d private payload key(s) (payload-N.key)",
+			filepath.Join(dir, trustFile), public.Threshold, dir, len(k.Payload))
+	}
+	return k, nil
+}
+
+// LoadPayload reads the payload keys alone, from a folder that need not hold anything else: for programs that sign documents and build no images. There may be fewer
+// private ones than the threshold, where their holders sign one after the other, but not none. The certificates of the result are nil.
+func LoadPayload(dir string) (*Keys, error) {
+	k := new(Keys)
+	var err error
+	if k.Public.Payload, k.Public.Threshold, err = loadPublicPayload(dir); err != nil {
+		return nil, err
+	}
+	if k.Payload, err = loadPayloadKeys(dir, k.Public.Payload); err != nil {
+		return nil, err
+	}
+	if len(k.Payload) == 0 {
+		return nil, fault.New(fault.Input, "%s holds no private payload key (payload-N.key)", dir)
+	}
+	return k, nil
+}
+
+// loadPayloadKeys reads the private halves that are there.
+func loadPayloadKeys(dir string, public []PublicKey) ([]PayloadKey, error) {
+	var keys []PayloadKey
+	for _, p := range public {
 		path := filepath.Join(dir, p.Name+".key")
 		if _, err := os.Lstat(path); os.IsNotExist(err) {
 			continue // somebody else's
@@ -91,16 +121,9 @@ func Load(dir string) (*Keys, error) {
 		if !equalKeys(signer.Public(), p.Key) {
 			return nil, fault.New(fault.Input, "%s does not belong to %s.pem: one of the two files comes from elsewhere", path, p.Name)
 		}
-		k.Payload = append(k.Payload, PayloadKey{Name: p.Name, Signer: signer})
+		keys = append(keys, PayloadKey{Name: p.Name, Signer: signer})
 	}
-	if err := checkStrayKeys(dir, public); err != nil {
-		return nil, err
-	}
-	if len(k.Payload) < public.Threshold {
-		return nil, fault.New(fault.Input, "%s asks for %d signatures, but %s holds %d private payload key(s) (payload-N.key)",
-			filepath.Join(dir, trustFile), public.Threshold, dir, len(k.Payload))
-	}
-	return k, nil
+	return keys, checkStrayKeys(dir, public)
 }
 
 func loadPair(dir, name string, cert *x509.Certificate) (Pair, error) {
@@ -116,13 +139,13 @@ func loadPair(dir, name string, cert *x509.Certificate) (Pair, error) {
 }
 
 // checkStrayKeys refuses a private payload key without its public half: machines would not trust what it signs.
-func checkStrayKeys(dir string, public *Public) error {
+func checkStrayKeys(dir string, public []PublicKey) error {
 	names, err := payloadFiles(dir, ".key")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if !slices.ContainsFunc(public.Payload, func(p PublicKey) bool { return p.Name == name }) {
+		if !slices.ContainsFunc(public, func(p PublicKey) bool { return p.Name == name }) {
 			return fault.New(fault.Input, "%s has no public half: %s is missing", filepath.Join(dir, name+".key"), name+".pem")
 		}
 	}

@@ -314,3 +314,34 @@ func TestPublicWithoutPrivate(t *testing.T) {
 		t.Errorf("%+v %v", p, err)
 	}
 }
+
+// TestLoadPayload reads a folder that holds payload keys and nothing else.
+func TestLoadPayload(t *testing.T) {
+	without := func(names ...string) string {
+		dir := keystest.Dir(t, "payload-only")
+		for _, name := range append(names, "secure-boot.key", "secure-boot.crt", "verity.key", "verity.crt") {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	k, err := keys.LoadPayload(without())
+	if err != nil || len(k.Payload) != 2 || len(k.Public.Payload) != 2 || k.Public.Threshold != 1 {
+		t.Errorf("keys %+v (%v)", k, err)
+	}
+	if k, err = keys.LoadPayload(without("payload-1.key")); err != nil || len(k.Payload) != 1 || k.Payload[0].Name != "payload-2" || len(k.Public.Payload) != 2 {
+		t.Errorf("without the first private key: %+v (%v)", k, err)
+	}
+	for want, dir := range map[string]string{
+		"holds no private payload key":    without("payload-1.key", "payload-2.key"),
+		"has no public half":              without("payload-1.pem"),
+		"trust.toml is missing":           without("trust.toml"),
+		"holds 0 public payload keys":     without("payload-1.pem", "payload-2.pem"),
+		"make them with 'semper keys new": filepath.Join(t.TempDir(), "nothing"),
+	} {
+		if _, err := keys.LoadPayload(dir); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %q", err, want)
+		}
+	}
+}

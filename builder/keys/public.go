@@ -59,30 +59,10 @@ func (p *Public) Files() map[string][]byte {
 
 // LoadPublic reads the public files of a folder of keys; it needs none of the private ones.
 func LoadPublic(dir string) (*Public, error) {
-	names, err := payloadFiles(dir, ".pem")
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 || len(names) > MaxPayloadKeys {
-		return nil, fault.New(fault.Input, "%s holds %d public payload keys (payload-N.pem), between 1 and %d are needed", dir, len(names), MaxPayloadKeys)
-	}
 	p := new(Public)
-	for _, name := range names {
-		path := filepath.Join(dir, name+".pem")
-		key, err := readPublicKey(path)
-		if err != nil {
-			return nil, err
-		}
-		for _, k := range p.Payload {
-			if equalKeys(k.Key, key) {
-				return nil, fault.New(fault.Input, "%s is the same key as %s.pem: it would count twice", path, k.Name)
-			}
-		}
-		encoded, err := publicPEM(key)
-		if err != nil {
-			return nil, err
-		}
-		p.Payload = append(p.Payload, PublicKey{Name: name, Key: key, PEM: encoded})
+	var err error
+	if p.Payload, p.Threshold, err = loadPublicPayload(dir); err != nil {
+		return nil, err
 	}
 	if p.SecureBootCert, err = readCertificate(filepath.Join(dir, secureBoot+".crt")); err != nil {
 		return nil, err
@@ -90,10 +70,41 @@ func LoadPublic(dir string) (*Public, error) {
 	if p.VerityCert, err = readCertificate(filepath.Join(dir, verityName+".crt")); err != nil {
 		return nil, err
 	}
-	if p.Threshold, err = readTrust(filepath.Join(dir, trustFile), len(p.Payload)); err != nil {
-		return nil, err
-	}
 	return p, nil
+}
+
+// loadPublicPayload reads the public payload keys and how many of them must have signed.
+func loadPublicPayload(dir string) ([]PublicKey, int, error) {
+	names, err := payloadFiles(dir, ".pem")
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(names) == 0 || len(names) > MaxPayloadKeys {
+		return nil, 0, fault.New(fault.Input, "%s holds %d public payload keys (payload-N.pem), between 1 and %d are needed", dir, len(names), MaxPayloadKeys)
+	}
+	var keys []PublicKey
+	for _, name := range names {
+		path := filepath.Join(dir, name+".pem")
+		key, err := readPublicKey(path)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, k := range keys {
+			if equalKeys(k.Key, key) {
+				return nil, 0, fault.New(fault.Input, "%s is the same key as %s.pem: it would count twice", path, k.Name)
+			}
+		}
+		encoded, err := publicPEM(key)
+		if err != nil {
+			return nil, 0, err
+		}
+		keys = append(keys, PublicKey{Name: name, Key: key, PEM: encoded})
+	}
+	threshold, err := readTrust(filepath.Join(dir, trustFile), len(keys))
+	if err != nil {
+		return nil, 0, err
+	}
+	return keys, threshold, nil
 }
 
 // trust is the content of trust.toml.

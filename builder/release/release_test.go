@@ -25,6 +25,7 @@ import (
 	"github.com/semper-os/semper/builder/release"
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/payload"
+	"github.com/semper-os/semper/payload/detached"
 )
 
 func trust(threshold int, signers ...crypto.Signer) payload.Trust {
@@ -361,7 +362,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no threshold":       {func(*testing.T, string) {}, trust(0, signers...), fault.Verification, "no trusted key"},
 		"strangers":          {func(*testing.T, string) {}, trust(1, strangers...), fault.Verification, "2 signature(s), of which 0 are by trusted keys; 1 needed"},
 		"too few":            {func(*testing.T, string) {}, trust(3, append(signers, strangers...)...), fault.Verification, "of which 2 are by trusted keys; 3 needed"},
-		"changed manifest":   {edit("manifest.json", replace("1.2.0", "1.2.1")), trust(1, signers...), fault.Verification, "the signature is not of this manifest.json"},
+		"changed manifest":   {edit("manifest.json", replace("1.2.0", "1.2.1")), trust(1, signers...), fault.Verification, "the signature is not of this document"},
 		"one bad signature":  {edit("manifest.json.sig", replace("\"signature\": \"ME", "\"signature\": \"MF")), trust(1, signers...), fault.Verification, ""},
 		"wrong algorithm":    {edit("manifest.json.sig", replace("ecdsa-p256", "rsa4096-pkcs1v15")), trust(1, signers...), fault.Verification, "do not fit the key"},
 		"empty list":         {edit("manifest.json.sig", func([]byte) []byte { return []byte("[]\n") }), trust(1, signers...), fault.Verification, "0 signature(s)"},
@@ -477,7 +478,7 @@ func TestSignaturesWithOpenSSL(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for i, key := range []crypto.Signer{ec, rsaKey} {
-		wantID, err := release.KeyID(key.Public())
+		wantID, err := detached.KeyID(key.Public())
 		if err != nil || list[i].KeyID != wantID {
 			t.Errorf("key id %s, want %s (%v)", list[i].KeyID, wantID, err)
 		}

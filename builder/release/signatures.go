@@ -3,151 +3,40 @@ package release
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/payload"
+	"github.com/semper-os/semper/payload/detached"
 )
 
-const (
-	maxSignatures = 16
-	maxSigFile    = 64 << 10
-	maxSignature  = 1024 // bytes; RSA-4096 has 512
-
-	algorithmECDSA = "ecdsa-p256-sha256"
-	algorithmRSA   = "rsa4096-pkcs1v15-sha256"
-)
-
-// signature is one entry of manifest.json.sig.
-type signature struct {
-	KeyID     string `json:"key_id"`
-	Algorithm string `json:"algorithm"`
-	Signature []byte `json:"signature"`
-}
-
-// KeyID returns the SHA-256 of a key's SubjectPublicKeyInfo in lower-case hexadecimal digits.
-func KeyID(key crypto.PublicKey) (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), nil
-}
-
-func algorithmOf(key crypto.PublicKey) (string, error) {
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		if k.Curve == elliptic.P256() {
-			return algorithmECDSA, nil
-		}
-	case *rsa.PublicKey:
-		if k.N.BitLen() == 4096 {
-			return algorithmRSA, nil
-		}
-	}
-	return "", fault.New(fault.Input, "a key of type %T signs no release: it must be ECDSA P-256 or RSA-4096", key)
-}
+const maxSigFile = 64 << 10
 
 // Sign returns the bytes of manifest.json.sig: a signature of manifest by each signer.
 func Sign(manifest []byte, signers []crypto.Signer) ([]byte, error) {
-	if len(signers) == 0 || len(signers) > maxSignatures {
-		return nil, fault.New(fault.Input, "sign %s: %d keys, between 1 and %d are possible", ManifestFile, len(signers), maxSignatures)
-	}
-	digest := sha256.Sum256(manifest)
-	list := make([]signature, len(signers))
-	for i, signer := range signers {
-		algorithm, err := algorithmOf(signer.Public())
-		if err != nil {
-			return nil, fmt.Errorf("sign %s: %w", ManifestFile, err)
-		}
-		id, err := KeyID(signer.Public())
-		if err != nil {
-			return nil, fmt.Errorf("sign %s: %w", ManifestFile, err)
-		}
-		// Without randomness ECDSA is deterministic (RFC 6979), and RSA PKCS #1 v1.5 uses none.
-		sig, err := signer.Sign(nil, digest[:], crypto.SHA256)
-		if err != nil {
-			return nil, fmt.Errorf("sign %s with key %.16s: %w", ManifestFile, id, err)
-		}
-		list[i] = signature{KeyID: id, Algorithm: algorithm, Signature: sig}
+	list, err := detached.Sign(manifest, signers)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", ManifestFile, err)
 	}
 	return encode(list)
 }
 
-// Verify checks manifest.json.sig against the bytes of manifest.json and returns the trusted keys that signed, each once. Signatures by keys that nobody
-// trusts are passed over; one that names a trusted key and is wrong is an error even if others are good. Errors have the kind Verification.
+// Verify checks manifest.json.sig against the bytes of manifest.json and returns the trusted keys that signed, each once; see detached.Verify. Errors have the
+// kind Verification.
 func Verify(manifest, signatures []byte, trust payload.Trust) ([]crypto.PublicKey, error) {
 	refuse := func(format string, args ...any) error {
 		return fault.New(fault.Verification, SignatureFile+": "+format, args...)
 	}
-	if len(trust.Keys) == 0 || trust.Threshold < 1 {
-		return nil, refuse("no trusted key to check it with")
-	}
-	var list []signature
+	var list []detached.Signature
 	if err := decode(signatures, maxSigFile, &list); err != nil {
 		return nil, refuse("%w", err)
 	}
 	if canonical, err := encode(list); err != nil || !bytes.Equal(canonical, signatures) {
 		return nil, refuse("not in its canonical form")
 	}
-	if len(list) > maxSignatures {
-		return nil, refuse("%d signatures, at most %d are possible", len(list), maxSignatures)
-	}
-	keys := map[string]crypto.PublicKey{}
-	for _, key := range trust.Keys {
-		id, err := KeyID(key)
-		if err != nil {
-			return nil, refuse("%w", err)
-		}
-		keys[id] = key
-	}
-	digest := sha256.Sum256(manifest)
-	var signers []crypto.PublicKey
-	seen := map[string]bool{}
-	for _, s := range list {
-		if seen[s.KeyID] {
-			return nil, refuse("key %.16s signed twice", s.KeyID)
-		}
-		seen[s.KeyID] = true
-		key, trusted := keys[s.KeyID]
-		if !trusted {
-			continue
-		}
-		if err := verifyOne(key, s, digest[:]); err != nil {
-			return nil, refuse("key %.16s: %w", s.KeyID, err)
-		}
-		signers = append(signers, key)
-	}
-	if len(signers) < trust.Threshold {
-		return nil, refuse("%d signature(s), of which %d are by trusted keys; %d needed", len(list), len(signers), trust.Threshold)
+	signers, err := detached.Verify(manifest, list, trust)
+	if err != nil {
+		return nil, refuse("%w", err)
 	}
 	return signers, nil
-}
-
-func verifyOne(key crypto.PublicKey, s signature, digest []byte) error {
-	algorithm, err := algorithmOf(key)
-	if err != nil {
-		return err
-	}
-	if s.Algorithm != algorithm || len(s.Signature) > maxSignature {
-		return fmt.Errorf("algorithm %.40q and %d bytes do not fit the key (%s)", s.Algorithm, len(s.Signature), algorithm)
-	}
-	good := false
-	switch k := key.(type) {
-	case *ecdsa.PublicKey:
-		good = ecdsa.VerifyASN1(k, digest, s.Signature)
-	case *rsa.PublicKey:
-		good = rsa.VerifyPKCS1v15(k, crypto.SHA256, digest, s.Signature) == nil
-	}
-	if !good {
-		return fmt.Errorf("the signature is not of this %s", ManifestFile)
-	}
-	return nil
 }

@@ -8,6 +8,7 @@
 //	if answer.Update != nil { … download answer.Update.URLs, in order … }    // size and SHA-256 are known and checked for sense
 //	next := answer.PollInterval                                              // 0: the server leaves it to the machine
 //	why := answer.Reason                                                     // a sentence when there is no update; may be empty
+//	verdict, memory = freshness.Judge(answer.Freshness, …)                   // whether it is the newest that there is
 //
 //	err = c.Report(ctx, m, omaha.DownloadStarted("1.1.0"))
 //
@@ -83,6 +84,7 @@ type Answer struct {
 	Update       *omaha.Payload // nil when there is none
 	PollInterval time.Duration  // 0 when the server does not say
 	Reason       string         // why there is no update, for people; may be empty
+	Freshness    []byte         // the channel's freshness statement, at most omaha.MaxFreshness bytes, not verified; nil when the server has none
 }
 
 // StatusError is an answer with an HTTP status other than 200.
@@ -191,6 +193,9 @@ func (c *Client) Check(ctx context.Context, m Machine, source Source, events ...
 		return Answer{}, fault.New(fault.Input, "check for an update: the server's answer says nothing about the update")
 	}
 	a := Answer{PollInterval: u.PollInterval, Reason: u.Reason}
+	if u.Freshness != "" {
+		a.Freshness = []byte(u.Freshness)
+	}
 	switch u.Status {
 	case omaha.NoUpdate:
 		return a, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -95,10 +96,10 @@ func TestRequest(t *testing.T) {
 		if got, err = omaha.DecodeRequest(body); err != nil {
 			t.Error(err)
 		}
-		answerer(200, "text/xml", app(`<updatecheck status="noupdate" PollInterval="90" reason="none yet"/>`))(w, r)
+		answerer(200, "text/xml", app(`<updatecheck status="noupdate" PollInterval="90" reason="none yet" semper_freshness="{&#34;a&#34;:&quot;b&#34;}"/>`))(w, r)
 	})
 	a, err := check(t, h)
-	if err != nil || a != (Answer{PollInterval: 90 * time.Second, Reason: "none yet"}) {
+	if err != nil || !reflect.DeepEqual(a, Answer{PollInterval: 90 * time.Second, Reason: "none yet", Freshness: []byte(`{"a":"b"}`)}) {
 		t.Errorf("answer %+v (%v)", a, err)
 	}
 	if got == nil || len(got.Apps) != 1 || !got.Apps[0].Ping || !got.Apps[0].UpdateCheck || got.Apps[0].MachineID != "m" ||

@@ -40,7 +40,7 @@ func (m metrics) add(name string, labels ...string) {
 	}
 }
 
-func (s *Server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	s.metrics.mu.Lock()
 	counts := maps.Clone(s.metrics.counts)
 	s.metrics.mu.Unlock()
@@ -52,6 +52,9 @@ func (s *Server) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s counter\n", name, metricHelp[name], name)
 		}
 		fmt.Fprintf(w, "%s %d\n", series, counts[series])
+	}
+	if err := s.freshnessMetrics(r.Context(), w); err != nil {
+		s.cfg.Log.Error("metrics lack the freshness", "error", err)
 	}
 }
 

@@ -29,6 +29,8 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 		{"GET /api/v1/applications", fleet.Viewer, s.applications},
 		{"GET /api/v1/channels", fleet.Viewer, s.channels},
 		{"PUT /api/v1/channels/{name}", fleet.Publisher, s.setChannel},
+		{"GET /api/v1/channels/{name}/freshness", fleet.Viewer, s.freshness},
+		{"PUT /api/v1/channels/{name}/freshness", fleet.Publisher, s.putFreshness},
 		{"GET /api/v1/releases", fleet.Viewer, s.releases},
 		{"GET /api/v1/releases/{version}", fleet.Viewer, s.release},
 		{"PUT /api/v1/releases/{version}", fleet.Publisher, s.newRelease},

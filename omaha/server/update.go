@@ -81,6 +81,7 @@ type outcome struct {
 	events   []fleet.Event
 	failures []fleet.Failure // new ones
 	decision *fleet.Decision // of an update check
+	fresh    string          // the freshness statement of the machine's channel
 }
 
 // decide finds out what a request leads to, and has it on disk when it returns. A request that changes nothing but when the machine was
@@ -178,6 +179,12 @@ func (o *outcome) check(ctx context.Context, tx store.Tx, now time.Time) error {
 		return err
 	}
 	o.decision = &d
+	switch f, err := tx.Freshness(ctx, o.machine.App, o.machine.Channel, o.machine.Arch); {
+	case err == nil:
+		o.fresh = string(f.Envelope)
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
 	if d.Offer != nil {
 		o.granted = o.machine.Grant(d.Offer.Version, now)
 	}
@@ -231,6 +238,7 @@ func normalAppID(id string) string {
 // response puts outcomes into words.
 func (s *Server) response(outcomes []outcome, base *url.URL, now time.Time) *omaha.Response {
 	res := &omaha.Response{Server: "semper", ElapsedSeconds: now.Hour()*3600 + now.Minute()*60 + now.Second()}
+	room := omaha.MaxResponseSize / 2 // for freshness statements
 	for i := range outcomes {
 		o := &outcomes[i]
 		app := omaha.AppResponse{ID: o.app.ID, Status: o.status}
@@ -238,6 +246,10 @@ func (s *Server) response(outcomes []outcome, base *url.URL, now time.Time) *oma
 			app.Ping, app.Events = o.app.Ping, len(o.app.Events)
 			if o.decision != nil {
 				app.UpdateCheck = s.updateResponse(o.decision, base)
+				if len(o.fresh) <= room { // many applications in one request, all with large statements, would make an answer that nobody reads
+					app.UpdateCheck.Freshness = o.fresh
+					room -= len(o.fresh)
+				}
 			}
 		}
 		res.Apps = append(res.Apps, app)

@@ -6,6 +6,8 @@
 //	GET  /applications                      [viewer]     Applications
 //	GET  /channels?app=                     [viewer]     Channels
 //	PUT  /channels/NAME?app=&arch=          [publisher]  SetChannel → Channel
+//	GET  /channels/NAME/freshness?app=&arch= [viewer]    the channel's freshness statement in its envelope (package freshness); 404 when it has none
+//	PUT  /channels/NAME/freshness?app=&arch= [publisher] an envelope → Freshness; 409 when the one that is there is newer
 //	GET  /releases?app=                     [viewer]     Releases
 //	GET  /releases/VERSION?app=&arch=       [viewer]     ReleaseDetail
 //	PUT  /releases/VERSION?app=&arch=       [publisher]  NewRelease → Release; its payload must have been uploaded
@@ -73,6 +75,16 @@ type Channels struct {
 // SetChannel asks to make a release the current one of a channel.
 type SetChannel struct {
 	Version string `json:"version"`
+}
+
+// Freshness is what a channel's freshness statement claims; the server cannot verify it.
+type Freshness struct {
+	Channel  string    `json:"channel"`
+	Arch     string    `json:"arch"`
+	Version  string    `json:"version"`
+	Issued   time.Time `json:"issued"`
+	Expires  time.Time `json:"expires"`
+	Sequence uint64    `json:"sequence"`
 }
 
 // File is one file of a release.

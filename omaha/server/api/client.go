@@ -185,6 +185,35 @@ func (c *Client) SetChannel(ctx context.Context, app, arch, channel, version str
 	return nil
 }
 
+// PutFreshness gives a channel a new freshness statement.
+func (c *Client) PutFreshness(ctx context.Context, app, arch, channel string, envelope []byte) error {
+	err := c.json(ctx, freshnessPath(channel), url.Values{"app": {app}, "arch": {arch}}, json.RawMessage(envelope), &Freshness{})
+	if err != nil {
+		return fmt.Errorf("bring the freshness statement to channel %s: %w", channel, err)
+	}
+	return nil
+}
+
+// Freshness returns a channel's freshness statement in its envelope, not verified; nil if the server has none, or knows no such thing.
+func (c *Client) Freshness(ctx context.Context, app, arch, channel string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	var envelope json.RawMessage
+	err := c.do(ctx, http.MethodGet, freshnessPath(channel), url.Values{"app": {app}, "arch": {arch}}, nil, -1, &envelope)
+	var status *StatusError
+	if errors.As(err, &status) && status.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("freshness statement of channel %s: %w", channel, err)
+	}
+	return envelope, nil
+}
+
+func freshnessPath(channel string) string {
+	return "channels/" + url.PathEscape(channel) + "/freshness"
+}
+
 // json puts a message and reads the answer.
 func (c *Client) json(ctx context.Context, path string, query url.Values, in, out any) error {
 	body, err := json.Marshal(in)

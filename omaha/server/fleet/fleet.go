@@ -53,6 +53,19 @@ type Release struct {
 	Payload    File // the full payload
 }
 
+// Freshness is what the holders of the payload keys said last about a channel. The server cannot verify it: machines do.
+type Freshness struct {
+	App      string
+	Channel  string
+	Arch     string
+	Envelope []byte // of package freshness, as it goes to machines
+	Version  string // that it claims to be the newest
+	Issued   time.Time
+	Expires  time.Time
+	Sequence uint64
+	Stored   time.Time
+}
+
 // File is one file of a release.
 type File struct {
 	Name   string
