@@ -224,7 +224,93 @@ func TestHealth(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &r); err != nil || code != 1 || r.Healthy {
 		t.Errorf("json: exit code %d, %v, %q", code, err, stdout)
 	}
+	write("15-maybe.toml", "exec = [\"/bin/false\"]\nrequired = false\n")
+	write("20-bad", "#!/bin/sh\n")
+	code, stdout, stderr = ctl(t, "health", "--root", root, "--record", record)
+	if code != 0 || !strings.Contains(stdout, "warn    15-maybe (") || !strings.Contains(stdout, "): exit status 1\n") || stderr != "" || len(read().Checks) != 3 {
+		t.Errorf("advisory: exit code %d, %q, %q", code, stdout, stderr)
+	}
+	if info, err := os.Stat(record); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("record: %v, %v", info, err)
+	}
+	write("16-broken.toml", "unti = \"a.service\"\n")
+	code, _, stderr = ctl(t, "health", "--root", root)
+	if code != 1 || !strings.Contains(stderr, `16-broken.toml:1: unknown key "unti", did you mean "unit"?`) {
+		t.Errorf("broken file: exit code %d, %q", code, stderr)
+	}
+	if code, _, stderr = ctl(t, "health", "--server", "perhaps"); code != 2 || !strings.Contains(stderr, "--server") {
+		t.Errorf("wrong mode: exit code %d, %q", code, stderr)
+	}
 	if code, _, stderr = ctl(t, "health", "--root", root, "--record", "/nonexistent/x"); code != 1 || !strings.Contains(stderr, "/nonexistent") {
 		t.Errorf("unwritable record: exit code %d, %q", code, stderr)
+	}
+}
+
+func TestHealthMonitor(t *testing.T) {
+	root, state := t.TempDir(), filepath.Join(t.TempDir(), "health")
+	dir, boot := filepath.Join(root, "etc/semper/health.d"), filepath.Join(root, "boot.json")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		filepath.Join(dir, "10-bad.toml"): "exec = [\"/bin/false\"]\ngrace = \"15m\"\n", // would wait for a quarter of an hour, were there graces
+		filepath.Join(dir, "20-good"):     "#!/bin/sh\n",
+		boot: `{"schema":1,"disk":"/dev/vda","partitions":{"esp":"/dev/vda2","root":"/dev/vda3","verity":"/dev/vda4","verity_sig":"/dev/vda5","var":"/dev/vda9"},` +
+			`"slot":"a","version":"1.2.0","root_hash":"` + strings.Repeat("ab", 32) + `"}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record := filepath.Join(root, "later.json")
+	for i, want := range []struct {
+		sick    bool
+		changed health.Change
+		text    string
+	}{{}, {}, {true, health.BecameSick, "version 1.2.0 is sick from now on: 10-bad failed in 3 runs in a row\n"}, {true, "", "version 1.2.0 is sick since "}} {
+		code, stdout, stderr := ctl(t, "health", "--root", root, "--boot", boot, "--monitor", filepath.Join(state, "monitor.json"), "--record", record)
+		data, err := os.ReadFile(record)
+		if err != nil {
+			t.Fatal(err, stderr)
+		}
+		var got health.Later
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		v := got.Verdict
+		if code != 1 || v.Sick != want.sick || v.Changed != want.changed || v.Version != "1.2.0" || !strings.Contains(stdout, want.text) || len(got.Checks) != 2 || got.Healthy {
+			t.Errorf("run %d: exit code %d, %+v, %q, %q", i, code, got, stdout, stderr)
+		}
+	}
+	code, stdout, _ := ctl(t, "health", "--json", "--root", root, "--boot", boot, "--monitor", filepath.Join(state, "monitor.json"))
+	var got health.Later
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != 1 || !got.Verdict.Sick {
+		t.Errorf("json: exit code %d, %v, %q", code, err, stdout)
+	}
+	if code, _, stderr := ctl(t, "health", "--root", root, "--boot", filepath.Join(root, "nothing"), "--monitor", filepath.Join(state, "monitor.json")); code != 1 || !strings.Contains(stderr, "how this system was started") {
+		t.Errorf("unknown version: exit code %d, %q", code, stderr)
+	}
+}
+
+func TestReached(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	for _, c := range []struct {
+		name string
+		r    agent.Report
+		want string
+	}{
+		{"reached", agent.Report{Server: "http://u/v1/update", LastCheck: now.Add(-time.Minute), CheckResult: "no update"}, ""},
+		{"no server", agent.Report{}, "no update server is set"},
+		{"never", agent.Report{Server: "http://u/v1/update"}, "semperd has not asked the update server since this boot"},
+		{"before this boot", agent.Report{Server: "http://u/v1/update", LastCheck: now.Add(-2 * time.Hour), CheckResult: "no update"}, "semperd has not asked the update server since this boot"},
+		{"in vain", agent.Report{Server: "http://u/v1/update", LastCheck: now, CheckResult: "failed: connection refused"}, "the last check for updates failed: connection refused"},
+	} {
+		err := reached(&c.r, now, time.Hour)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+	if up, err := uptime(); err != nil || up <= 0 {
+		t.Errorf("uptime %v, %v", up, err)
 	}
 }

@@ -1,18 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/updater/agent"
-	"github.com/semper-os/semper/updater/durable"
-	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/wire"
 )
 
@@ -108,73 +101,4 @@ func (p *program) historyCommand() *cobra.Command {
 			return nil
 		},
 	}
-}
-
-func (p *program) healthCommand() *cobra.Command {
-	var record, root string
-	var limit time.Duration
-	c := &cobra.Command{
-		Use:   "health",
-		Short: "Run the health checks now",
-		Long: "Run the executables in /usr/lib/semper/health.d and /etc/semper/health.d, as the boot does. Exits with 0 when all passed and with 1 when one failed.\n" +
-			"By hand this decides nothing: only the result of the boot's own run blesses a version or goes back from it.",
-		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if record != "" {
-				// An old result must not speak for a run that is cut short.
-				if err := os.Remove(record); err != nil && !os.IsNotExist(err) {
-					return fault.New(fault.IO, "health checks: %w", err)
-				}
-			}
-			checks, err := health.Find(root)
-			if err != nil {
-				return err
-			}
-			result := health.Run(c.Context(), checks, limit, time.Now)
-			if err := p.report(&result); err != nil {
-				return err
-			}
-			if record != "" {
-				if err := save(record, &result); err != nil {
-					return err
-				}
-			}
-			return result.Err()
-		},
-	}
-	c.Flags().StringVar(&record, "record", "", "write the result to this file as JSON")
-	c.Flags().StringVar(&root, "root", "/", "where the folders are")
-	c.Flags().DurationVar(&limit, "limit", 2*time.Minute, "time for each check")
-	return c
-}
-
-func (p *program) report(r *health.Result) error {
-	if p.json {
-		p.printed = true
-		return p.print(r)
-	}
-	for _, c := range r.Checks {
-		if c.OK {
-			fmt.Fprintf(p.out, "ok      %s (%s)\n", c.Name, c.Took.Round(time.Millisecond))
-			continue
-		}
-		fmt.Fprintf(p.out, "FAILED  %s (%s): %s\n%s", c.Name, c.Took.Round(time.Millisecond), c.Problem, c.Output)
-	}
-	if len(r.Checks) == 0 {
-		fmt.Fprintln(p.out, "there are no health checks")
-	}
-	return nil
-}
-
-func save(path string, r *health.Result) error {
-	dir, err := durable.OpenDir(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	data, err := json.Marshal(r)
-	if err != nil {
-		return fault.Wrap(fault.Internal, err)
-	}
-	return durable.Write(dir, filepath.Base(path), data)
 }

@@ -1,47 +1,77 @@
-// Package health decides whether a freshly booted version works.
+// Package health decides whether a freshly booted version works, and notices when a good one stops working.
 //
-// A check is an executable file in /usr/lib/semper/health.d (the image's) or /etc/semper/health.d (the machine's). They run one after the other in byte
-// order of their names; a file in /etc replaces one of the same name in /usr/lib, and a link to /dev/null there switches it off. A check passes when it
-// exits with 0 within its time limit; all must pass. What it prints is for the person who will ask why: the end of it is kept across the rollback and
-// sent to the update server.
+// A check is a file in /usr/lib/semper/health.d (the image's) or /etc/semper/health.d (the machine's), found as package hook says:
 //
-// The result decides over a reboot into the old version, so everything doubtful is a failure: a check that cannot be started, that is killed, that
-// leaves no executable bit, a folder that cannot be read.
+//	NAME        an executable: passes when it exits with 0 within its time limit
+//	NAME.toml   says what to check, and how; beside an executable NAME it has only the options
 //
-// Limits: 100 checks; the last 4 KiB of a check's output.
+//	unit = "podman.socket"       a systemd unit that must be active; with state = "exited-ok": that must have run and succeeded
+//	exec = ["/usr/bin/x", "-y"]  a program with arguments, without a shell          (exactly one of unit, exec, builtin)
+//	builtin = "failed-units"     failed-units, network, agent, server: see Builtins
+//	required = true              false: advisory, it is reported and never decides
+//	timeout = "2m"               of one attempt, 1s to 10m
+//	grace = "5m"                 tried again until it passes or this is over, up to 15m; 0 is one attempt
+//	retry = "10s"                from the end of an attempt to the next, 1s to 5m
+//
+// Where both folders know a NAME, the machine's file wins: an executable or a definition takes the place of whatever the image runs under that name, and a
+// NAME.toml with options alone changes the options, key by key. A link to /dev/null as NAME switches the check off, as NAME.toml takes the image's NAME.toml away.
+//
+// Checks run one after the other in byte order of their names. One that fails and has a grace is tried again after all others had their turn, so that the
+// whole takes as long as the longest grace and not as their sum. The run ends with the first required check whose failure is final. What a check prints is
+// for the person who will ask why: the end of it is kept across the rollback and sent to the update server.
+//
+// The result decides over a reboot into the old version, so everything doubtful is a failure: a check that cannot be started, that is killed, that leaves no
+// executable bit, a folder that cannot be read; and a TOML file that is not understood is a required check that failed.
+//
+// Limits: 100 checks; 20 minutes for all; 64 KiB a TOML file; the last 4 KiB of a check's output.
 package health
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sort"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/updater/hook"
 )
 
+// The limits of a run.
 const (
 	maxChecks = 100
-	maxOutput = 4 << 10
-
-	// killGrace is how long a killed check's output is waited for, since a grandchild may hold the pipe.
-	killGrace = 2 * time.Second
+	// Overall is the time that all checks together get.
+	Overall = 20 * time.Minute
+	// DefaultTimeout is what one attempt gets where its file does not say.
+	DefaultTimeout = 2 * time.Minute
+	defaultRetry   = 10 * time.Second
 )
 
 // Folders hold the checks, lowest precedence first, relative to the root folder.
 var Folders = []string{"usr/lib/semper/health.d", "etc/semper/health.d"}
 
-// Check is one executable.
+// Kind is what a check does.
+type Kind string
+
+// The kinds of check.
+const (
+	Exec    Kind = "exec"    // runs a program
+	Unit    Kind = "unit"    // looks at a systemd unit
+	Builtin Kind = "builtin" // is part of Semper
+	Broken  Kind = "broken"  // its TOML file says nothing that could be done: it fails
+)
+
+// Check is one check.
 type Check struct {
-	Name string // the file's name
-	Path string
+	Name     string
+	Path     string // the file that says what it does
+	Kind     Kind
+	Argv     []string // of Exec
+	Unit     string   // of Unit
+	State    State    // of Unit
+	Builtin  string   // of Builtin, one of Builtins
+	Required bool
+	Timeout  time.Duration // of one attempt; 0: whoever runs it decides
+	Grace    time.Duration
+	Retry    time.Duration
+	Err      error // of Broken
 }
 
 // Result is the outcome of all checks; it is the JSON of /run/semper/health.json.
@@ -53,21 +83,54 @@ type Result struct {
 
 // CheckResult is the outcome of one check.
 type CheckResult struct {
-	Name    string        `json:"name"`
-	OK      bool          `json:"ok"`
-	Problem string        `json:"problem,omitempty"` // "exit status 1", "took longer than 1m0s"
-	Output  string        `json:"output,omitempty"`  // the end of what it printed, valid UTF-8
-	Took    time.Duration `json:"took_ns"`
+	Name     string        `json:"name"`
+	OK       bool          `json:"ok"`
+	Required bool          `json:"required"`
+	Kind     Kind          `json:"kind"`
+	Attempts int           `json:"attempts"`          // 0: it never got its turn
+	Waiting  bool          `json:"waiting,omitempty"` // it failed, but the run ended before its grace did
+	Problem  string        `json:"problem,omitempty"` // of the last attempt: "exit status 1", "took longer than 1m0s"
+	Output   string        `json:"output,omitempty"`  // the end of what the last attempt printed, valid UTF-8
+	Took     time.Duration `json:"took_ns"`           // the last attempt
 }
 
-// Failed returns the first check that failed, or nil.
+// Failed returns the check that decided against the version, or nil: the first required one whose failure is final, else the first required one that failed,
+// else, in a result that says no for no such reason, the first that failed.
 func (r *Result) Failed() *CheckResult {
-	for i := range r.Checks {
-		if !r.Checks[i].OK {
-			return &r.Checks[i]
+	if r.Healthy {
+		return nil
+	}
+	rank := func(c *CheckResult) int {
+		switch {
+		case c.OK:
+			return 0
+		case !c.Required:
+			return 1
+		case c.Waiting:
+			return 2
+		default:
+			return 3
 		}
 	}
-	return nil
+	var found *CheckResult
+	best := 0
+	for i := range r.Checks {
+		if n := rank(&r.Checks[i]); n > best {
+			found, best = &r.Checks[i], n
+		}
+	}
+	return found
+}
+
+// Advisories returns the advisory checks that failed.
+func (r *Result) Advisories() []CheckResult {
+	var failed []CheckResult
+	for _, c := range r.Checks {
+		if !c.OK && !c.Required {
+			failed = append(failed, c)
+		}
+	}
+	return failed
 }
 
 // Err says why the machine is not healthy, in one line and with kind Verification; nil when it is.
@@ -79,124 +142,8 @@ func (r *Result) Err() error {
 	if c == nil {
 		return fault.New(fault.Verification, "health checks were not run to their end")
 	}
-	if line := lastLine(c.Output); line != "" {
+	if line := hook.LastLine(c.Output); line != "" && !strings.HasSuffix(c.Problem, line) {
 		return fault.New(fault.Verification, "health check %s failed: %s: %s", c.Name, c.Problem, line)
 	}
 	return fault.New(fault.Verification, "health check %s failed: %s", c.Name, c.Problem)
-}
-
-func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	if i := strings.LastIndexByte(s, '\n'); i >= 0 {
-		s = s[i+1:]
-	}
-	if len(s) > 200 {
-		s = strings.ToValidUTF8(s[:200], "") + "…"
-	}
-	return strings.TrimSpace(s)
-}
-
-// Find lists the checks below root ("/" on a machine) in the order in which they run.
-func Find(root string) ([]Check, error) {
-	found := map[string]string{}
-	for _, dir := range Folders {
-		dir = filepath.Join(root, dir)
-		entries, err := os.ReadDir(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fault.New(fault.IO, "read health checks: %w", err)
-		}
-		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), "~") {
-				continue
-			}
-			path := filepath.Join(dir, e.Name())
-			if target, err := os.Readlink(path); err == nil && target == "/dev/null" {
-				delete(found, e.Name())
-				continue
-			}
-			found[e.Name()] = path
-		}
-	}
-	if len(found) > maxChecks {
-		return nil, fault.New(fault.Input, "%d health checks, at most %d are run", len(found), maxChecks)
-	}
-	checks := make([]Check, 0, len(found))
-	for name, path := range found {
-		checks = append(checks, Check{Name: name, Path: path})
-	}
-	sort.Slice(checks, func(i, j int) bool { return checks[i].Name < checks[j].Name })
-	return checks, nil
-}
-
-// Run runs the checks, each for at most limit, and stops after the first that fails: the machine goes back then, and the later checks often only
-// repeat the first one's failure, at the price of the time until the machine serves again. Now is the clock.
-func Run(ctx context.Context, checks []Check, limit time.Duration, now func() time.Time) Result {
-	r := Result{Healthy: true, Checks: []CheckResult{}}
-	for _, c := range checks {
-		one := run(ctx, c, limit, now)
-		r.Checks = append(r.Checks, one)
-		if !one.OK {
-			r.Healthy = false
-			break
-		}
-	}
-	r.At = now().UTC()
-	return r
-}
-
-func run(ctx context.Context, c Check, limit time.Duration, now func() time.Time) CheckResult {
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var out tail
-	cmd := exec.CommandContext(limited, c.Path)
-	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), "SEMPER_HEALTH_CHECK="+c.Name)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	// Its own process group, so that the time limit ends its children too.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killGrace
-
-	start := now()
-	err := cmd.Run()
-	r := CheckResult{Name: c.Name, OK: err == nil, Output: out.String(), Took: now().Sub(start)}
-	switch {
-	case err == nil:
-	case ctx.Err() != nil:
-		r.Problem = "interrupted"
-	case limited.Err() != nil:
-		r.Problem = fmt.Sprintf("took longer than %s", limit)
-	default:
-		r.Problem = err.Error()
-	}
-	return r
-}
-
-// tail keeps the last maxOutput bytes written to it.
-type tail struct {
-	b   []byte
-	cut bool
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	n := len(p)
-	if len(p) > maxOutput {
-		p, t.cut = p[len(p)-maxOutput:], true
-	}
-	t.b = append(t.b, p...)
-	if over := len(t.b) - maxOutput; over > 0 {
-		t.b, t.cut = append(t.b[:0], t.b[over:]...), true
-	}
-	return n, nil
-}
-
-func (t *tail) String() string {
-	s := strings.ToValidUTF8(string(t.b), "\uFFFD")
-	if t.cut {
-		s = "…" + s
-	}
-	return s
 }
