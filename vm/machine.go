@@ -23,8 +23,12 @@ const (
 // The machine one gets by default.
 const (
 	DefaultMemoryMiB  = 1024
-	DefaultCPUs       = 2
+	DefaultCPUs       = 2 // with KVM
 	DefaultDiskSerial = "semper-disk"
+
+	// translatedCPUs is the default without KVM. QEMU's translator wakes a halted processor late when the host is busy; a guest with two of them then waits for
+	// the other one at each change of its own code, and loading modules took minutes.
+	translatedCPUs = 1
 )
 
 // Machine describes a virtual machine. Only Disk (or NBDSocket) has to be set.
@@ -45,7 +49,7 @@ type Machine struct {
 	VarsTemplate string // what a new variable store starts as; empty: the firmware's own, which has no keys
 
 	MemoryMiB int // 0: DefaultMemoryMiB
-	CPUs      int // 0: DefaultCPUs
+	CPUs      int // 0: DefaultCPUs with KVM, 1 without
 	Accel     Accel
 
 	Credentials  []Credential
@@ -99,9 +103,6 @@ func (m *Machine) setDefaults() {
 	if m.MemoryMiB == 0 {
 		m.MemoryMiB = DefaultMemoryMiB
 	}
-	if m.CPUs == 0 {
-		m.CPUs = DefaultCPUs
-	}
 	if m.DiskSerial == "" {
 		m.DiskSerial = DefaultDiskSerial
 	}
@@ -148,6 +149,13 @@ func (m *Machine) files(ctx context.Context, a *arch, dir string) (code string, 
 func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error) {
 	args := accel.args(a)
 	machine := a.machine
+	cpus := m.CPUs
+	switch {
+	case cpus == 0 && accel == KVM:
+		cpus = DefaultCPUs
+	case cpus == 0:
+		cpus = translatedCPUs
+	}
 	if m.SecureBoot && a.name == "amd64" {
 		// The variable store may be written in system management mode only, else the guest's kernel could enrol keys.
 		machine += ",smm=on"
@@ -157,7 +165,7 @@ func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error)
 		machine += ",pflash0=code,pflash1=vars"
 	}
 	args = append(args,
-		"-machine", machine, "-m", fmt.Sprint(m.MemoryMiB), "-smp", fmt.Sprint(m.CPUs),
+		"-machine", machine, "-m", fmt.Sprint(m.MemoryMiB), "-smp", fmt.Sprint(cpus),
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=qmp,server=on,wait=off,path="+escape(monitorSocket(dir)), "-mon", "chardev=qmp,mode=control",

@@ -59,7 +59,7 @@ func (s *screen) Write(p []byte) (int, error) {
 
 func (s *screen) waitFor(t *testing.T, want string) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(120 * time.Second)
 	for {
 		s.mu.Lock()
 		have := s.buf.String()

@@ -68,7 +68,7 @@ func newVMRunCommand() *cobra.Command {
 	flags.StringVar(&f.uefiVars, "uefi-vars", "", "variable store that the firmware starts with (raw or qcow2, copied)")
 	flags.StringVar(&f.server, "server", "", "update server that the guest asks; a loopback address is rewritten to the host's as the guest sees it")
 	flags.IntVar(&f.memory, "memory", vm.DefaultMemoryMiB, "memory in MiB")
-	flags.IntVar(&f.cpus, "cpus", vm.DefaultCPUs, "number of processors")
+	flags.IntVar(&f.cpus, "cpus", 0, "number of processors (default 2 with KVM, 1 without)")
 	flags.StringVar(&f.sshKey, "ssh-key", "", "public key `FILE` that may log in as root; the guest's port 22 is then forwarded")
 	flags.StringArrayVar(&f.credentials, "credential", nil, "systemd credential `NAME=VALUE` for the guest (may be given several times)")
 	flags.IntSliceVar(&f.ports, "port", nil, "TCP port of the guest to forward to a free port of 127.0.0.1")
