@@ -70,6 +70,8 @@ func (e *Event) Sentence() string {
 		return "finished the download of " + next
 	case e.Type == EventUpdateComplete && e.Result == ResultSuccess:
 		return "installed " + next + "; the reboot is still to come"
+	case e.Type == EventUpdateComplete && e.Result == ResultDeferred:
+		return "puts the reboot into " + next + " off: " + e.Reason
 	case e.Completion():
 		return "completed the update from " + e.PreviousVersion
 	case e.Idle():

@@ -118,6 +118,17 @@ func Failed(next string, code ErrorCode, reason string) Event {
 	return Event{Type: EventUpdateComplete, Result: ResultError, ErrorCode: code, NextVersion: next, Reason: reason}
 }
 
+// Deferred reports that the reboot into next is put off, for instance because a drain hook failed.
+func Deferred(next, reason string) Event {
+	return Event{Type: EventUpdateComplete, Result: ResultDeferred, NextVersion: next, Reason: reason}
+}
+
+// Sick reports that version, which runs, became unhealthy after its blessing. The code is a passing one: whether that speaks against the version is for
+// people and rollouts to decide.
+func Sick(version, reason string) Event {
+	return Failed(version, CodeError, "unhealthy after its blessing: "+reason)
+}
+
 // RolledBack says that version next was booted and given up, so that the machine runs its old version again (3/0, code 44).
 func RolledBack(next, reason string) Event { return Failed(next, CodeRollback, reason) }
 

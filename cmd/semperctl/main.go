@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 }
 
 type program struct {
-	out    io.Writer
+	out           io.Writer
 	json          bool
 	socket        string
 	installSocket string

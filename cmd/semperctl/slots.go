@@ -50,7 +50,7 @@ func (p *program) rollbackCommand() *cobra.Command {
 				return err
 			}
 			// The agent looks by itself within the hour; a person expects it now.
-			if _, err := p.ask(c.Context(), agent.Request{Verb: agent.VerbReload}); err != nil {
+			if _, err := p.ask(c.Context(), agent.Request{Verb: agent.VerbLook}); err != nil {
 				return fmt.Errorf("version %s boots next, but the agent was not told: %w", back, err)
 			}
 			return p.say(fmt.Sprintf("version %s boots next; see 'semperctl status'", back))

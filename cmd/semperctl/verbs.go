@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/updater/agent"
 	"github.com/semper-os/semper/updater/wire"
 )

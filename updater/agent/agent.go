@@ -43,6 +43,7 @@ import (
 	"github.com/semper-os/semper/omaha/client"
 	"github.com/semper-os/semper/updater/config"
 	"github.com/semper-os/semper/updater/durable"
+	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/logind"
 	"github.com/semper-os/semper/updater/window"
 	"github.com/semper-os/semper/updater/wire"
@@ -126,10 +127,12 @@ type Options struct {
 	Image   Image // no freshness is looked at where Trust is nil
 	Dial    func(context.Context) (Installer, error)
 	Login   Login // nil: nobody is asked
-	State   durable.Folder
-	Clock   Clock
-	Rand    *rand.Rand
-	Log     *slog.Logger
+	// Health reads what the checks said that run after the blessing; nil without an error: nothing yet. May be nil.
+	Health func() (*health.Later, error)
+	State  durable.Folder
+	Clock  Clock
+	Rand   *rand.Rand
+	Log    *slog.Logger
 	// Publish is told each change. It must not block, and must not call the agent. May be nil.
 	Publish func(Report)
 	// Impossible is told of a transition that is not in the table, for tests. May be nil.
@@ -215,11 +218,12 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) reload(ctx context.Context) error {
 	setup, err := a.o.Setup()
 	if err != nil {
-		a.problem("", err)
+		a.problem(ofSettings, "", err)
 		return err
 	}
 	changed := config.Changed(a.setup.Settings, setup.Settings)
 	a.letGo(ctx) // the lock that is held is the old settings'
+	a.solved(ofSettings)
 	a.mu.Lock()
 	a.setup = setup
 	a.mu.Unlock()

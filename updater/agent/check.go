@@ -11,9 +11,6 @@ import (
 	"github.com/semper-os/semper/omaha/client"
 )
 
-// errNoServer is the answer to a check on a machine without a server.
-var errNoServer = fault.New(fault.Input, "no update server is set: write server = \"http://HOST/v1/update\" into a file in /etc/semper/update.d and restart semperd")
-
 // Errors of an operation that a person ended.
 var (
 	errCancelled = fault.New(fault.IO, "cancelled by a person")
@@ -51,10 +48,8 @@ func (a *Agent) askAndInstall(ctx context.Context, source client.Source, checked
 	}
 	a.change(func(s *State) {
 		s.LastCheck, s.CheckResult = a.now(), text
-		if e := s.LastError; e != nil && e.Version == "" {
-			s.LastError = nil // it was about reaching the server
-		}
 	})
+	a.solved(ofServer)
 	interval := a.setup.Settings.PollInterval
 	if answer.PollInterval > 0 {
 		interval = max(answer.PollInterval, minServerGap)
@@ -79,7 +74,7 @@ const checkFailedPrefix = "failed: "
 
 func (a *Agent) checkFailed(err error) {
 	a.retries++
-	a.problem("", err)
+	a.problem(ofServer, "", err)
 	wait := a.backoff(firstRetry, a.retries)
 	var status *client.StatusError
 	if errors.As(err, &status) {
@@ -152,7 +147,7 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 		return fmt.Sprintf("version %s is installed and waits for a reboot", u.Version), nil
 	}
 	err = fmt.Errorf("update to %s: %w", u.Version, err)
-	a.problem(u.Version, err)
+	a.problem(ofUpdate, u.Version, err)
 	code := codeOf(err)
 	a.change(func(s *State) {
 		s.post(omaha.Failed(u.Version, code, err.Error()))

@@ -46,6 +46,7 @@ const (
 	VerbMetered Verb = "metered" // the line costs (On), or does not
 	VerbRetry   Verb = "retry"   // forget that a version failed here
 	VerbReload  Verb = "reload"  // read the settings again
+	VerbLook    Verb = "look"    // look at the machine again: something has changed
 )
 
 // Request is semperctl's question.
@@ -61,11 +62,11 @@ type Request struct {
 
 // Reply is semperd's answer.
 type Reply struct {
-	Error   string  `json:"error,omitempty"`
-	Kind    string  `json:"kind,omitempty"` // of the error, fault.Kind's word
-	Text    string  `json:"text,omitempty"` // what was done, for people
-	Status  *Report `json:"status,omitempty"`
-	History []Entry `json:"history,omitempty"`
+	Error   string         `json:"error,omitempty"`
+	Kind    string         `json:"kind,omitempty"` // of the error, fault.Kind's word
+	Text    string         `json:"text,omitempty"` // what was done, for people
+	Status  *Report        `json:"status,omitempty"`
+	History []Entry        `json:"history,omitempty"`
 	Config  []config.Value `json:"config,omitempty"`
 }
 
@@ -89,22 +90,24 @@ type Report struct {
 	Why      string    `json:"why"`
 	Progress *Progress `json:"progress,omitempty"` // of a download
 
-	Server      string    `json:"server"` // empty: none is set
-	Channel     string    `json:"channel"`
-	Servers     []string  `json:"servers,omitempty"` // all, in the order in which they are tried
-	Pin         string    `json:"pin,omitempty"`
-	Metered     bool      `json:"metered,omitempty"`
-	Paused      *Pause    `json:"paused,omitempty"`
-	PendingSize int64     `json:"pending_size,omitempty"` // bytes of the payload that is pending; 0: not known
-	Waiting     string    `json:"waiting,omitempty"` // what a pending reboot waits for
-	Locked      bool      `json:"locked,omitempty"`  // the fleet's reboot lock is, or may be, held
-	Reached     bool      `json:"reached"`           // an update server has answered since the agent's start
-	MaxFailures int       `json:"max_failures"`
-	LastCheck   time.Time `json:"last_check,omitzero"`
-	CheckResult string    `json:"check_result,omitempty"`
-	NextCheck   time.Time `json:"next_check,omitzero"`
-	Reboot      string    `json:"reboot_strategy"`
-	Unreported  int       `json:"unreported_events"` // events that the server has not got yet
+	Server       string    `json:"server"` // empty: none is set
+	Channel      string    `json:"channel"`
+	Servers      []string  `json:"servers,omitempty"` // all, in the order in which they are tried
+	Pin          string    `json:"pin,omitempty"`
+	Metered      bool      `json:"metered,omitempty"`
+	Paused       *Pause    `json:"paused,omitempty"`
+	PendingSize  int64     `json:"pending_size,omitempty"` // bytes of the payload that is pending; 0: not known
+	Waiting      string    `json:"waiting,omitempty"`      // what a pending reboot waits for
+	Locked       bool      `json:"locked,omitempty"`       // the fleet's reboot lock is, or may be, held
+	Reached      bool      `json:"reached"`                // an update server has answered since the agent's start
+	MaxFailures  int       `json:"max_failures"`
+	HealthServer string    `json:"health_server"` // health.server and health.later of the settings, for the checks
+	HealthLater  string    `json:"health_later"`
+	LastCheck    time.Time `json:"last_check,omitzero"`
+	CheckResult  string    `json:"check_result,omitempty"`
+	NextCheck    time.Time `json:"next_check,omitzero"`
+	Reboot       string    `json:"reboot_strategy"`
+	Unreported   int       `json:"unreported_events"` // events that the server has not got yet
 
 	Pending    *wire.Pending    `json:"pending,omitempty"`
 	Other      *wire.Other      `json:"other,omitempty"` // what the other slot holds
@@ -128,6 +131,7 @@ func (a *Agent) Report() Report {
 	r := Report{
 		State: s.State, Since: s.Since, Why: s.Why,
 		Server: set.Server, Channel: set.Channel, Reboot: string(set.Reboot.Strategy), Pin: set.Pin, MaxFailures: set.MaxFailures,
+		HealthServer: string(set.Health.Server), HealthLater: string(set.Health.Later),
 		Metered: set.Network.Metered || s.Metered, Waiting: a.waiting, Locked: s.Locked, Reached: a.reached,
 		LastCheck: s.LastCheck, CheckResult: s.CheckResult, NextCheck: s.NextCheck, Unreported: len(s.Outbox),
 		Failed: slices.Clone(s.Failed), Bad: maps.Clone(s.Bad), Freshness: s.Fresh,
@@ -216,6 +220,8 @@ func (a *Agent) carryOut(ctx context.Context, c *command) (string, error) {
 		return "the line is not metered", nil
 	case VerbRetry:
 		return a.retry(c.Version)
+	case VerbLook: // the next step does
+		return "the agent looks again", nil
 	case VerbReload:
 		if err := a.reload(ctx); err != nil {
 			return "", err
@@ -232,6 +238,9 @@ func (a *Agent) carryOut(ctx context.Context, c *command) (string, error) {
 	}
 	if p := a.paused(); p != nil {
 		return "", fault.New(fault.Verification, "the agent is paused (%s): 'semperctl resume' first", p.Reason)
+	}
+	if a.goingDown() {
+		return "", fault.New(fault.Verification, "the machine is rebooting into version %s", a.slots.Pending.Version)
 	}
 	if c.Retry {
 		a.change(func(s *State) { s.Failed = nil })
@@ -365,7 +374,7 @@ func readRequest(r io.Reader) (Request, error) {
 		return Request{}, fault.New(fault.Input, "request: %w", err)
 	}
 	switch q.Verb {
-	case VerbStatus, VerbHistory, VerbConfig, VerbCheck, VerbUpdate, VerbCancel, VerbPause, VerbResume, VerbMetered, VerbRetry, VerbReload:
+	case VerbStatus, VerbHistory, VerbConfig, VerbCheck, VerbUpdate, VerbCancel, VerbPause, VerbResume, VerbMetered, VerbRetry, VerbReload, VerbLook:
 		return q, nil
 	}
 	return Request{}, fault.New(fault.Input, "request: unknown verb %.40q", q.Verb)

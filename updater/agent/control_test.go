@@ -96,14 +96,18 @@ func TestControl(t *testing.T) {
 	if !strings.Contains(r.Text, "which failed here") {
 		t.Errorf("check: %q", r.Text)
 	}
+	h.fleet.set(func() { h.fleet.down = true })
+	if _, err = ask(agent.Request{Verb: agent.VerbCheck}); !fault.Is(err, fault.Network) {
+		t.Errorf("server away: %v", err)
+	}
+	h.fleet.set(func() { h.fleet.down = false })
 	h.offer(keys.Release(t, "1.1.0"))
 	r, err = ask(agent.Request{Verb: agent.VerbUpdate, Retry: true})
 	must(t, err)
 	equal(t, "retry", r.Text, "version 1.1.0 is installed and waits for a reboot")
 
-	h.fleet.set(func() { h.fleet.down = true })
-	if _, err = ask(agent.Request{Verb: agent.VerbCheck}); !fault.Is(err, fault.Network) {
-		t.Errorf("server away: %v", err)
+	if _, err = ask(agent.Request{Verb: agent.VerbCheck}); err == nil || !strings.Contains(err.Error(), "the machine is rebooting into version 1.1.0") {
+		t.Errorf("on the way down: %v", err)
 	}
 	cancel()
 	must(t, <-done)

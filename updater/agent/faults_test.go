@@ -17,7 +17,10 @@ type sickInstaller struct {
 	failure error
 }
 
-func (s sickInstaller) Finish() error { return s.failure }
+func (s sickInstaller) Finish() error {
+	_ = s.Abort() // as the installer's side does after a failure
+	return s.failure
+}
 
 // What is wrong with this machine's disk, or with Semper itself, is tried again by the agent, and reported with a code that the server does not hold against
 // the version; but the payload is downloaded once for each check, not for each round.

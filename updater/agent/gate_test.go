@@ -174,7 +174,9 @@ func TestDrainFails(t *testing.T) {
 	l := &lock{}
 	h := ready(t, func(h *host) {
 		h.lock = l
-		h.drain = func() error { return fault.New(fault.Verification, "drain hook 10-db failed: exit status 1: replica is behind") }
+		h.drain = func() error {
+			return fault.New(fault.Verification, "drain hook 10-db failed: exit status 1: replica is behind")
+		}
 	})
 	wait := h.step()
 	waiting(t, h, "a drain hook failed: no reboot into 1.1.0: drain hook 10-db failed: exit status 1: replica is behind")

@@ -91,7 +91,7 @@ func (a *Agent) reboot(ctx context.Context) time.Duration {
 	}
 	a.wait("")
 	if err := a.goDown(ctx, p); err != nil {
-		a.problem(p.Version, fmt.Errorf("reboot into %s: %w", p.Version, err))
+		a.problem(ofUpdate, p.Version, fmt.Errorf("reboot into %s: %w", p.Version, err))
 		a.enter(StatePending, "the reboot was refused")
 		a.undrain(ctx)
 		a.letGo(ctx)
@@ -142,7 +142,7 @@ func (a *Agent) spent(p *wire.Pending) bool {
 	}
 	if !r.GaveUp {
 		a.change(func(s *State) { s.Reboots.GaveUp = true })
-		a.problem(p.Version, fault.New(fault.IO, "version %s is installed, but after %d reboots the machine still runs %s: the boot loader does not choose it",
+		a.problem(ofUpdate, p.Version, fault.New(fault.IO, "version %s is installed, but after %d reboots the machine still runs %s: the boot loader does not choose it",
 			p.Version, r.Count, a.slots.Version))
 		a.change(func(s *State) { s.post(omaha.Deferred(p.Version, s.LastError.Text)) })
 	}
@@ -279,7 +279,7 @@ func (a *Agent) drain(ctx context.Context, p *wire.Pending) (why string, again t
 		wait := a.backoff(drainFirst, a.gate.drainTries)
 		a.gate.drainNext = a.after(wait)
 		err = fmt.Errorf("no reboot into %s: %w", p.Version, err)
-		a.problem(p.Version, err)
+		a.problem(ofUpdate, p.Version, err)
 		a.change(func(s *State) { s.post(omaha.Deferred(p.Version, err.Error())) })
 		a.enter(StatePending, clip(err.Error(), 500))
 		a.letGo(ctx)
@@ -325,10 +325,11 @@ func (a *Agent) undrain(ctx context.Context) {
 		return
 	}
 	if err := a.with(ctx, func(i Installer) error { return i.Undrain() }); err != nil {
-		a.problem("", fmt.Errorf("undo the drain: %w", err))
+		a.problem(ofDrain, "", fmt.Errorf("undo the drain: %w", err))
 		return
 	}
 	a.change(func(s *State) { s.Drained = false })
+	a.solved(ofDrain)
 }
 
 // settle undoes the way to a reboot once it is over, one way or the other: the running version is healthy, so others may have the lock, and what was
@@ -358,10 +359,11 @@ func (a *Agent) letGo(ctx context.Context) {
 	if err := a.setup.Lock.Release(ctx); err != nil {
 		a.gate.releaseTries++
 		a.gate.releaseNext = a.after(min(a.backoff(lockFirst, a.gate.releaseTries), lockMax))
-		a.problem("", fmt.Errorf("give the reboot lock back: %w", err))
+		a.problem(ofLock, "", fmt.Errorf("give the reboot lock back: %w", err))
 		return
 	}
 	a.gate.releaseTries, a.gate.releaseNext, a.gate.unsure = 0, time.Time{}, false
+	a.solved(ofLock)
 	if a.state.Locked {
 		a.o.Log.Info("the reboot lock is given back")
 		a.change(func(s *State) {

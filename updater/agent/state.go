@@ -17,8 +17,8 @@ const stateFile = "state.json"
 
 // Bounds of the lists in the state file.
 const (
-	maxFailed  = 32
-	maxOutbox  = omaha.MaxEvents / 2
+	maxFailed = 32
+	maxOutbox = omaha.MaxEvents / 2
 )
 
 // State is the content of state.json.
@@ -41,12 +41,12 @@ type State struct {
 
 	SeenRollback time.Time `json:"seen_rollback,omitzero"`
 
-	Bad     map[string]Bad `json:"bad_addresses,omitempty"`
-	Paused  *Pause         `json:"paused,omitempty"` // by a person; nil: not
-	Metered bool           `json:"metered,omitempty"`
-	Locked  bool           `json:"locked,omitempty"` // the fleet's reboot lock is, or may be, held
-	Drained bool           `json:"drained,omitempty"` // drain hooks have run, or may have
-	PendingSize int64 `json:"pending_size,omitempty"` // of the payload that was installed last
+	Bad         map[string]Bad `json:"bad_addresses,omitempty"`
+	Paused      *Pause         `json:"paused,omitempty"` // by a person; nil: not
+	Metered     bool           `json:"metered,omitempty"`
+	Locked      bool           `json:"locked,omitempty"`       // the fleet's reboot lock is, or may be, held
+	Drained     bool           `json:"drained,omitempty"`      // drain hooks have run, or may have
+	PendingSize int64          `json:"pending_size,omitempty"` // of the payload that was installed last
 	// Sick is set while the running version is unhealthy although it was blessed.
 	Sick *Sickness `json:"sick,omitempty"`
 	// Fresh is what the servers' signed statements say, Seen what must be remembered of them.
@@ -56,6 +56,7 @@ type State struct {
 
 // Problem is the last thing that went wrong.
 type Problem struct {
+	Of      string    `json:"of"` // "update", "server", "installer", "lock", "drain" or "settings"
 	Text    string    `json:"text"`
 	Kind    string    `json:"kind,omitempty"`    // fault.Kind's word
 	Version string    `json:"version,omitempty"` // the version it was about
@@ -86,13 +87,6 @@ type Event struct {
 	PreviousVersion string `json:"previous_version,omitempty"`
 	NextVersion     string `json:"next_version,omitempty"`
 	Reason          string `json:"reason,omitempty"`
-}
-
-// Entry is a line of the history.
-type Entry struct {
-	At    time.Time `json:"at"`
-	State StateName `json:"state"`
-	Text  string    `json:"text"`
 }
 
 // Reboots counts the reboots into one installed update.
@@ -174,10 +168,27 @@ func (a *Agent) change(edit func(*State)) {
 	a.publish()
 }
 
+// What a problem is about.
+const (
+	ofUpdate    = "update"
+	ofServer    = "server"
+	ofInstaller = "installer"
+	ofLock      = "lock"
+	ofDrain     = "drain"
+	ofSettings  = "settings"
+)
+
+// solved forgets the last error if it is about this.
+func (a *Agent) solved(of string) {
+	if e := a.state.LastError; e != nil && e.Of == of {
+		a.change(func(s *State) { s.LastError = nil })
+	}
+}
+
 // problem remembers the last error.
-func (a *Agent) problem(version string, err error) {
+func (a *Agent) problem(of, version string, err error) {
 	a.o.Log.Error("problem", "version", version, "error", err)
-	p := &Problem{Text: clip(err.Error(), 2000), Kind: fault.KindOf(err).String(), Version: version, Code: int(codeOf(err)), At: a.now()}
+	p := &Problem{Of: of, Text: clip(err.Error(), 2000), Kind: fault.KindOf(err).String(), Version: version, Code: int(codeOf(err)), At: a.now()}
 	a.change(func(s *State) { s.LastError = p })
 }
 

@@ -23,6 +23,7 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 		return trialPoll
 	}
 	a.settle(ctx)
+	a.examine()
 	if a.slots.Pending != nil {
 		if !a.goingDown() {
 			a.enter(StatePending, pendingText(a.slots.Pending))
@@ -65,17 +66,11 @@ func (a *Agent) look(ctx context.Context) bool {
 	a.mu.Unlock()
 	if err != nil {
 		a.blind++
-		a.problem("", fmt.Errorf("ask semper-installd: %w", err))
+		a.problem(ofInstaller, "", fmt.Errorf("ask semper-installd: %w", err))
 		return false
 	}
-	if a.blind > 0 {
-		a.blind = 0
-		a.change(func(s *State) {
-			if s.LastError != nil && s.LastError.Version == "" {
-				s.LastError = nil
-			}
-		})
-	}
+	a.blind = 0
+	a.solved(ofInstaller)
 	a.learn(st)
 	return true
 }
@@ -123,7 +118,7 @@ func (a *Agent) learn(st wire.Status) {
 			s.post(omaha.RolledBack(r.Version, eventReason(*r)))
 			s.fail(Failed{Version: r.Version, Reason: reason, Code: int(omaha.CodeRollback), At: r.At, Running: st.Version})
 			s.note(a.now(), fmt.Sprintf("went back from %s to %s: %s", r.Version, st.Version, reason))
-			s.LastError = &Problem{Text: fmt.Sprintf("rolled back from %s: %s", r.Version, reason), Version: r.Version, Code: int(omaha.CodeRollback), At: r.At}
+			s.LastError = &Problem{Of: ofUpdate, Text: fmt.Sprintf("rolled back from %s: %s", r.Version, reason), Version: r.Version, Code: int(omaha.CodeRollback), At: r.At}
 			s.Reboots = Reboots{}
 		})
 		a.o.Log.Error("rolled back", "version", r.Version, "reason", reason)

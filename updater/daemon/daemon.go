@@ -10,7 +10,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -29,6 +31,7 @@ import (
 	"github.com/semper-os/semper/updater/agent"
 	"github.com/semper-os/semper/updater/bus"
 	"github.com/semper-os/semper/updater/durable"
+	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/install"
 	"github.com/semper-os/semper/updater/logind"
 	"github.com/semper-os/semper/updater/wire"
@@ -40,6 +43,7 @@ type Paths struct {
 	Credentials   string // $CREDENTIALS_DIRECTORY
 	State         string // the agent's folder
 	InstallSocket string
+	LaterHealth   string // what the health checks said that run after the blessing
 	Runtime       string // where metrics and MOTD go; empty: nowhere
 	SystemBus     string // the system bus's socket; empty: the agent is not on a bus, and asks nobody who is logged in
 }
@@ -48,7 +52,7 @@ type Paths struct {
 func MachinePaths() Paths {
 	return Paths{
 		Root: "/", Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), State: "/var/lib/semper/agent", InstallSocket: "/run/semper/install.sock",
-		Runtime: "/run/semper/agent", SystemBus: bus.SystemBus,
+		LaterHealth: "/run/semper/health-later.json", Runtime: "/run/semper/agent", SystemBus: bus.SystemBus,
 	}
 }
 
@@ -131,6 +135,23 @@ func (d *Daemon) publish(r agent.Report) {
 	}
 }
 
+// laterHealth reads the later checks' result, if they ran already.
+func laterHealth(path string) (*health.Later, error) {
+	dir, err := durable.OpenDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	var l health.Later
+	if ok, err := durable.ReadJSON(dir, filepath.Base(path), &l); err != nil || !ok {
+		return nil, err
+	}
+	return &l, nil
+}
+
 // image is what the running image says of itself.
 func image(root string) (agent.Image, error) {
 	m, err := install.ReadMachine(root)
@@ -192,6 +213,7 @@ func (d *Daemon) options(p Paths) (agent.Options, error) {
 			Platform: agent.Platform(firmware("/sys/class/dmi/id/sys_vendor"), firmware("/sys/class/dmi/id/product_name")),
 		},
 		BootID:  boot,
+		Health:  func() (*health.Later, error) { return laterHealth(p.LaterHealth) },
 		Dial:    func(ctx context.Context) (agent.Installer, error) { return wire.Dial(ctx, p.InstallSocket) },
 		State:   state,
 		Clock:   agent.SystemClock{},
