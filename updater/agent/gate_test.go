@@ -303,3 +303,11 @@ func drive(t *testing.T, h *host) func() {
 		<-done
 	}
 }
+
+// never is a window that is not open when the tests begin, nor for two days.
+func never(t *testing.T) window.Schedule {
+	t.Helper()
+	w, err := window.Parse("Mon 22:00 1h")
+	must(t, err)
+	return window.Schedule{Windows: []window.Window{w}, Location: time.UTC}
+}

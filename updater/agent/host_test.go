@@ -23,6 +23,7 @@ import (
 	"github.com/semper-os/semper/omaha/client"
 	"github.com/semper-os/semper/updater/agent"
 	"github.com/semper-os/semper/updater/config"
+	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/install"
 	"github.com/semper-os/semper/updater/install/installtest"
 	"github.com/semper-os/semper/updater/logind"
@@ -191,6 +192,7 @@ type host struct {
 	lock     agent.Lock
 	login    *login
 	windows  window.Schedule
+	later    *health.Later
 	more     []agent.NamedServer // behind the fleet
 	drain    func() error        // what the drain hooks do
 	drained  int                 // how often they were undone
@@ -267,6 +269,7 @@ func (h *host) newAgent() {
 			}
 			return i, nil
 		},
+		Health:     func() (*health.Later, error) { return h.later, nil },
 		State:      h.state,
 		Clock:      h.clock,
 		Rand:       rand.New(rand.NewPCG(1, 2)),
