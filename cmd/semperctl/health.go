@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/initramfs"
@@ -41,14 +40,14 @@ func (p *program) healthCommand() *cobra.Command {
 	c.Flags().StringVar(&f.monitor, "monitor", "", "count this run in this file")
 	c.Flags().StringVar(&f.root, "root", "/", "where the folders are")
 	c.Flags().StringVar(&f.boot, "boot", initramfs.BootPath, "what says which version runs, with --monitor")
-	c.Flags().StringVar(&f.server, "server", string(health.ModeOff), "what the check \"server\" means here: required, advisory or off")
+	c.Flags().StringVar(&f.server, "server", "", "what the check \"server\" means: required, advisory or off (default: as semperd's settings say)")
 	c.Flags().DurationVar(&f.limit, "limit", health.DefaultTimeout, "time for an attempt where the check does not say")
 	return c
 }
 
 func (p *program) health(ctx context.Context, f healthFlags) error {
 	switch health.Mode(f.server) {
-	case health.ModeRequired, health.ModeAdvisory, health.ModeOff:
+	case "", health.ModeRequired, health.ModeAdvisory, health.ModeOff:
 	default:
 		return fault.New(fault.Usage, "--server is required, advisory or off, not %q", f.server)
 	}
@@ -62,9 +61,15 @@ func (p *program) health(ctx context.Context, f healthFlags) error {
 	if err != nil {
 		return err
 	}
+	mode, grace := p.serverCheck(ctx, f)
+	for i := range checks {
+		if checks[i].Builtin == health.Server && grace >= 0 {
+			checks[i].Grace = grace
+		}
+	}
 	result := health.Run(ctx, checks, health.Options{
 		Clock:   health.SystemClock,
-		Host:    health.Host{Agent: p.agentAnswers, Server: p.serverReached, ServerMode: health.Mode(f.server)},
+		Host:    health.Host{Agent: p.agentAnswers, Server: p.serverReached, ServerMode: mode},
 		Timeout: f.limit,
 		Later:   f.monitor != "",
 	})
@@ -207,37 +212,45 @@ func (p *program) agentStatus(ctx context.Context) (*agent.Report, error) {
 	return reply.Status, nil
 }
 
-// serverReached is the check "server".
+// serverReached is the check "server". A machine that has no server has none to reach.
 func (p *program) serverReached(ctx context.Context) error {
 	s, err := p.agentStatus(ctx)
 	if err != nil {
 		return err
 	}
-	up, err := uptime()
-	if err != nil {
-		return err
-	}
-	return reached(s, time.Now(), up)
+	return reached(s)
 }
 
-// reached compares semperd's last check with the time since boot.
-func reached(s *agent.Report, now time.Time, up time.Duration) error {
+func reached(s *agent.Report) error {
 	switch {
-	case s.Server == "":
-		return fault.New(fault.Input, "no update server is set")
-	case s.LastCheck.IsZero() || now.Sub(s.LastCheck) > up:
-		return fault.New(fault.Network, "semperd has not asked the update server since this boot")
-	case strings.HasPrefix(s.CheckResult, "failed: "):
-		return fault.New(fault.Network, "the last check for updates %s", s.CheckResult)
+	case len(s.Servers) == 0 || s.Reached:
+		return nil
+	case s.LastError != nil && s.LastError.Kind == fault.Network.String():
+		return fault.New(fault.Network, "no update server has answered since this boot: %s", s.LastError.Text)
 	}
-	return nil
+	return fault.New(fault.Network, "no update server has answered since this boot")
 }
 
-// uptime is the time since boot, sleep included.
-func uptime() (time.Duration, error) {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		return 0, fault.New(fault.IO, "time since boot: %w", err)
+// serverCheck is what the settings say of the check "server", and how long it may take to pass. Where semperd does not tell, the check must pass, as by
+// default; it will not, and neither will the one that asks whether semperd answers.
+func (p *program) serverCheck(ctx context.Context, f healthFlags) (health.Mode, time.Duration) {
+	mode, grace := health.Mode(f.server), time.Duration(-1)
+	if f.server == "" {
+		mode = health.ModeRequired
+		for try := 0; ; try++ { // the boot has just begun to run everything
+			reply, err := p.ask(ctx, agent.Request{Verb: agent.VerbStatus})
+			if err == nil && reply.Status != nil && reply.Status.HealthServer != "" {
+				mode, grace = health.Mode(reply.Status.HealthServer), reply.Status.HealthGrace
+				break
+			}
+			if try == 10 || f.monitor != "" || ctx.Err() != nil {
+				break
+			}
+			time.Sleep(time.Second)
+		}
 	}
-	return time.Duration(t.Nano()), nil
+	if f.monitor != "" && mode == health.ModeRequired {
+		mode = health.ModeAdvisory // a server that is down for an hour says nothing against a version that was healthy
+	}
+	return mode, grace
 }

@@ -25,7 +25,12 @@ func main() {
 
 // run carries out args and returns the exit code: 0 done or nothing to do, 1 failed, 2 wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{out: stdout, root: "/"}
+	return runIn(ctx, "/", args, stdout, stderr)
+}
+
+// runIn is run with the settings' folders below root.
+func runIn(ctx context.Context, folder string, args []string, stdout, stderr io.Writer) int {
+	p := &program{out: stdout, root: folder}
 	root := &cobra.Command{
 		Use:           "semperctl",
 		Short:         "See and steer this machine's updates",

@@ -60,7 +60,7 @@ func TestStatusIsReadable(t *testing.T) {
 		want string
 	}{
 		{"all well", agent.Report{
-			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Server: "http://updates.example/v1/update", Channel: "stable",
+			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Servers: []string{"http://updates.example/v1/update"}, Channel: "stable",
 			LastCheck: before(10 * time.Minute), CheckResult: "no update", NextCheck: now.Add(35 * time.Minute), Reboot: "immediate",
 		}, `
 Running:      1.1.0 (slot B)
@@ -71,7 +71,7 @@ Next check:   2026-03-01 03:35:00 UTC (in 35 min)
 Last error:   none
 `},
 		{"rolled back", agent.Report{
-			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Server: "http://updates.example/v1/update", Channel: "stable", Unreported: 1,
+			Version: "1.1.0", Slot: "B", State: agent.StateIdle, Servers: []string{"http://updates.example/v1/update"}, Channel: "stable", Unreported: 1,
 			RolledBack: &wire.RolledBack{Version: "1.2.0", Reason: "health check 50-db failed: exit status 1: no database", At: before(3 * time.Hour)},
 			LastError:  &agent.Problem{Text: "rolled back from 1.2.0: health check 50-db failed", At: before(3 * time.Hour)},
 			Failed:     []agent.Failed{{Version: "1.2.0", At: before(3 * time.Hour)}},
@@ -84,10 +84,10 @@ Server:       http://updates.example/v1/update, channel stable
 Last check:   never
 Unreported:   1 event(s) that the server has not got yet
 Last error:   2026-03-01 00:00:00 UTC (3 h ago): rolled back from 1.2.0: health check 50-db failed
-Not retried:  1.2.0, failed 2026-03-01 00:00:00 UTC (3 h ago) (semperctl update --retry tries it again)
+Not retried:  1.2.0, failed 2026-03-01 00:00:00 UTC (3 h ago) (semperctl retry 1.2.0 tries it again)
 `},
 		{"downloading", agent.Report{
-			Version: "1.1.0", Slot: "B", State: agent.StateDownloading, Why: "version 1.2.0", Server: "http://x/v1/update", Channel: "beta",
+			Version: "1.1.0", Slot: "B", State: agent.StateDownloading, Why: "version 1.2.0", Servers: []string{"http://x/v1/update"}, Channel: "beta",
 			Progress: &agent.Progress{Version: "1.2.0", Done: 50 << 20, Total: 200 << 20}, LastCheck: before(time.Second), CheckResult: "the server offers 1.2.0",
 		}, `
 Running:      1.1.0 (slot B)
@@ -111,6 +111,27 @@ Running:      1.2.0 (slot A), on trial: its health checks are not through yet
 State:        trial: version 1.2.0 must pass its health checks, since 2026-03-01 02:59:30 UTC (30 s ago)
 Server:       none is set (server = "http://HOST/v1/update" in /etc/semper/update.d/*.toml)
 Last error:   none
+`},
+		{"a bad night", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StatePending, Why: "version 1.2.0 is installed", Since: before(time.Hour), Reboot: "etcd", MaxFailures: 2,
+			Pending: &wire.Pending{Version: "1.2.0", From: "1.1.0", At: before(time.Hour)}, Waiting: "waits for the fleet's reboot lock: 1 of 1 slots are taken by db-3",
+			Servers: []string{"https://a/v1/update", "https://b/v1/update"}, Channel: "stable", Metered: true, Pin: "1.2.0",
+			Paused: &agent.Pause{Reason: "audit", By: "ada"}, Sick: &agent.Sickness{Version: "1.1.0", Since: before(2 * time.Hour), Why: "health check 50-db failed"},
+			Failed:    []agent.Failed{{Version: "1.1.5", At: before(3 * time.Hour), Times: 1}},
+			Freshness: agent.Freshness{Problem: "the statement expired on 2026-02-01"},
+		}, `
+Running:      1.1.0 (slot B)
+State:        pending: version 1.2.0 is installed, since 2026-03-01 02:00:00 UTC (60 min ago)
+UNHEALTHY:    2026-03-01 01:00:00 UTC (2 h ago): health check 50-db failed
+Installed:    1.2.0, 2026-03-01 02:00:00 UTC (60 min ago); waits for the fleet's reboot lock: 1 of 1 slots are taken by db-3
+PAUSED:       by ada: audit (semperctl resume)
+Metered:      nothing is downloaded (semperctl metered off)
+Pinned:       to 1.2.0
+Server:       https://a/v1/update, https://b/v1/update, channel stable
+Last check:   never
+Last error:   none
+Failed:       1.1.5, 1 of 2 times, 2026-03-01 00:00:00 UTC (3 h ago)
+Freshness:    the statement expired on 2026-02-01
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,6 +167,25 @@ func TestExitCodes(t *testing.T) {
 		{"check json", agent.Reply{Text: "no update"}, []string{"check", "--json"}, 0, `{"verb":"check"}`, `"result": "no update"`, "-"},
 		{"history", agent.Reply{History: []agent.Entry{{At: now, State: "pending", Text: "version 1.2.0"}}}, []string{"history"}, 0, `{"verb":"history"}`, "2026-03-01 03:00:00  pending      version 1.2.0\n", "-"},
 		{"empty history json", agent.Reply{}, []string{"history", "--json"}, 0, `{"verb":"history"}`, "[]\n", "-"},
+		{"counted history", agent.Reply{History: []agent.Entry{{At: now, State: "idle", Text: "no update", Times: 3, Last: now.Add(time.Hour)}}}, []string{"history"}, 0, `{"verb":"history"}`,
+			"2026-03-01 03:00:00  idle         no update (3 checks, the last on 2026-03-01 04:00:00)\n", "-"},
+		{"why", well, []string{"why"}, 0, `{"verb":"status"}`, "No update server is set, so the machine never asks", "-"},
+		{"why json", well, []string{"why", "--json"}, 0, `{"verb":"status"}`, `"why": [`, "-"},
+		{"metrics", well, []string{"metrics"}, 0, `{"verb":"status"}`, "\nsemper_info{version=\"1.0.0\",slot=\"\",channel=\"\",strategy=\"\"} 1\n", "-"},
+		{"cancel", agent.Reply{Text: "cancelled"}, []string{"cancel"}, 0, `{"verb":"cancel"}`, "cancelled\n", "-"},
+		{"resume", agent.Reply{Text: "resumed"}, []string{"resume"}, 0, `{"verb":"resume"}`, "resumed\n", "-"},
+		{"metered", agent.Reply{Text: "the line is metered"}, []string{"metered", "on"}, 0, `{"verb":"metered","on":true}`, "metered", "-"},
+		{"metered, mistyped", well, []string{"metered", "yes"}, 2, "", "-", "wants one of on, off"},
+		{"retry", agent.Reply{Text: "forgiven"}, []string{"retry", "1.2.0"}, 0, `{"verb":"retry","version":"1.2.0"}`, "forgiven", "-"},
+		{"retry, never failed", agent.Reply{Error: "version 1.2.0 has not failed here", Kind: "input"}, []string{"retry", "1.2.0"}, 1, `{"verb":"retry","version":"1.2.0"}`, "-", "has not failed here"},
+		{"reload", agent.Reply{Error: "/etc/semper/update.d/x.toml:1: unknown key", Kind: "input"}, []string{"reload"}, 1, `{"verb":"reload"}`, "-", "x.toml:1"},
+		{"config show", agent.Reply{Text: "channel = \"stable\"   # default\n"}, []string{"config", "show"}, 0, `{"verb":"config"}`, "channel = \"stable\"   # default\n", "-"},
+		{"channel", agent.Reply{Status: &agent.Report{Channel: "beta"}}, []string{"channel"}, 0, `{"verb":"status"}`, "beta\n", "-"},
+		{"channel json", agent.Reply{Status: &agent.Report{Channel: "beta"}}, []string{"channel", "--json"}, 0, `{"verb":"status"}`, `"channel": "beta"`, "-"},
+		{"not pinned", well, []string{"pin"}, 0, `{"verb":"status"}`, "not pinned\n", "-"},
+		{"pin contradiction", well, []string{"pin", "1.0.0", "--off"}, 2, "", "-", "contradict"},
+		{"rollback without installer", well, []string{"rollback", "--install-socket", "/nowhere"}, 1, "", "-", "semper-installd"},
+		{"downgrade without installer", well, []string{"update", "--allow-downgrade", "1.0.0", "--install-socket", "/nowhere"}, 1, "", "-", "semper-installd"},
 		{"no such verb", well, []string{"upgrade"}, 2, "", "-", `"upgrade"`},
 		{"no such flag", well, []string{"status", "--jsn"}, 2, "", "-", "--jsn"},
 		{"argument", well, []string{"update", "1.2.0"}, 2, "", "-", "takes no arguments"},
@@ -293,24 +333,120 @@ func TestHealthMonitor(t *testing.T) {
 }
 
 func TestReached(t *testing.T) {
-	now := time.Unix(1700000000, 0)
+	servers := []string{"http://u/v1/update"}
 	for _, c := range []struct {
 		name string
 		r    agent.Report
 		want string
 	}{
-		{"reached", agent.Report{Server: "http://u/v1/update", LastCheck: now.Add(-time.Minute), CheckResult: "no update"}, ""},
-		{"no server", agent.Report{}, "no update server is set"},
-		{"never", agent.Report{Server: "http://u/v1/update"}, "semperd has not asked the update server since this boot"},
-		{"before this boot", agent.Report{Server: "http://u/v1/update", LastCheck: now.Add(-2 * time.Hour), CheckResult: "no update"}, "semperd has not asked the update server since this boot"},
-		{"in vain", agent.Report{Server: "http://u/v1/update", LastCheck: now, CheckResult: "failed: connection refused"}, "the last check for updates failed: connection refused"},
+		{"reached", agent.Report{Servers: servers, Reached: true}, ""},
+		{"no server", agent.Report{}, ""},
+		{"not yet", agent.Report{Servers: servers}, "no update server has answered since this boot"},
+		{"in vain", agent.Report{Servers: servers, LastError: &agent.Problem{Kind: "network", Text: "connection refused"}}, "no update server has answered since this boot: connection refused"},
+		{"another error", agent.Report{Servers: servers, LastError: &agent.Problem{Kind: "io", Text: "the disk"}}, "no update server has answered since this boot"},
 	} {
-		err := reached(&c.r, now, time.Hour)
+		err := reached(&c.r)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
-	if up, err := uptime(); err != nil || up <= 0 {
-		t.Errorf("uptime %v, %v", up, err)
+}
+
+// What the check of the server means is for the settings to say, unless a flag does; later runs never make a version sick for it.
+func TestServerCheckFollowsSettings(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "etc/semper/health.d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "30-server.toml"), []byte("builtin = \"server\"\ngrace = \"12m\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode string
+		args []string
+		code int
+		want string
+	}{
+		{"required", nil, 1, "FAILED  30-server"},
+		{"advisory", nil, 0, "warn    30-server"},
+		{"off", nil, 0, "there are no health checks"},
+		{"off", []string{"--server", "required"}, 1, "FAILED  30-server"},
+	} {
+		path, _ := serve(t, agent.Reply{Status: &agent.Report{Servers: []string{"http://u/v1/update"}, HealthServer: c.mode, HealthGrace: 0}})
+		args := append([]string{"health", "--root", root, "--socket", path}, c.args...)
+		if len(c.args) > 0 { // the flag leaves the file's grace
+			if err := os.WriteFile(filepath.Join(dir, "30-server.toml"), []byte("builtin = \"server\"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code, out, errs := ctl(t, args...); code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("%s %v: exit code %d, %q %q, want %d, %q", c.mode, c.args, code, out, errs, c.code, c.want)
+		}
+	}
+}
+
+// The channel is a drop-in of the administrator's folder, which semperd is then told to read; what would not be read is not written.
+func TestChannelWritesDropIn(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc/semper"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path, asked := serve(t, agent.Reply{Text: "the settings were read again"})
+	try := func(args ...string) (int, string) {
+		var out, errs bytes.Buffer
+		code := runIn(t.Context(), root, append(args, "--socket", path), &out, &errs)
+		return code, out.String() + errs.String()
+	}
+	file := filepath.Join(root, "etc/semper/update.d/90-semperctl.toml")
+	if code, text := try("channel", "beta"); code != 0 || text != "the machine follows channel beta\n" {
+		t.Errorf("exit code %d, %q", code, text)
+	}
+	if q := <-asked; q != `{"verb":"reload"}` {
+		t.Errorf("asked %s", q)
+	}
+	if code, text := try("pin", "1.2.0"); code != 0 {
+		t.Errorf("exit code %d, %q", code, text)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(data), "channel = \"beta\"\n") && !strings.Contains(string(data), "channel = 'beta'\n") {
+		t.Errorf("%v: %s", err, data)
+	}
+	if code, text := try("channel", "a b"); code != 1 || !strings.Contains(text, "only letters, digits") {
+		t.Errorf("exit code %d, %q", code, text)
+	}
+	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(again, data) {
+		t.Errorf("a refused value was written: %v %s", err, again)
+	}
+	late := filepath.Join(root, "run/semper/update.d")
+	if err := os.MkdirAll(late, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(late, "x.toml"), []byte("channel = \"alpha\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := try("channel", "stable"); code != 1 || !strings.Contains(text, "overrides it") {
+		t.Errorf("exit code %d, %q", code, text)
+	}
+}
+
+// The manual has a page for each verb, and is the same each time.
+func TestManualPages(t *testing.T) {
+	dirs := [2]string{t.TempDir(), t.TempDir()}
+	for _, d := range dirs {
+		if code, _, errs := ctl(t, "man", d); code != 0 {
+			t.Fatalf("exit code %d, %s", code, errs)
+		}
+	}
+	for _, page := range []string{"semperctl.8", "semperctl-status.8", "semperctl-why.8", "semperctl-etc-diff.8", "semperctl-config-show.8", "semperctl-rollback.8"} {
+		a, err := os.ReadFile(filepath.Join(dirs[0], page))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dirs[1], page))
+		if err != nil || !bytes.Equal(a, b) || !bytes.Contains(a, []byte(".TH")) {
+			t.Errorf("%s: %v", page, err)
+		}
 	}
 }

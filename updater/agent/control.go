@@ -90,24 +90,25 @@ type Report struct {
 	Why      string    `json:"why"`
 	Progress *Progress `json:"progress,omitempty"` // of a download
 
-	Server       string    `json:"server"` // empty: none is set
-	Channel      string    `json:"channel"`
-	Servers      []string  `json:"servers,omitempty"` // all, in the order in which they are tried
-	Pin          string    `json:"pin,omitempty"`
-	Metered      bool      `json:"metered,omitempty"`
-	Paused       *Pause    `json:"paused,omitempty"`
-	PendingSize  int64     `json:"pending_size,omitempty"` // bytes of the payload that is pending; 0: not known
-	Waiting      string    `json:"waiting,omitempty"`      // what a pending reboot waits for
-	Locked       bool      `json:"locked,omitempty"`       // the fleet's reboot lock is, or may be, held
-	Reached      bool      `json:"reached"`                // an update server has answered since the agent's start
-	MaxFailures  int       `json:"max_failures"`
-	HealthServer string    `json:"health_server"` // health.server and health.later of the settings, for the checks
-	HealthLater  string    `json:"health_later"`
-	LastCheck    time.Time `json:"last_check,omitzero"`
-	CheckResult  string    `json:"check_result,omitempty"`
-	NextCheck    time.Time `json:"next_check,omitzero"`
-	Reboot       string    `json:"reboot_strategy"`
-	Unreported   int       `json:"unreported_events"` // events that the server has not got yet
+	Server       string        `json:"server"` // empty: none is set
+	Channel      string        `json:"channel"`
+	Servers      []string      `json:"servers,omitempty"` // all, in the order in which they are tried
+	Pin          string        `json:"pin,omitempty"`
+	Metered      bool          `json:"metered,omitempty"`
+	Paused       *Pause        `json:"paused,omitempty"`
+	PendingSize  int64         `json:"pending_size,omitempty"` // bytes of the payload that is pending; 0: not known
+	Waiting      string        `json:"waiting,omitempty"`      // what a pending reboot waits for
+	Locked       bool          `json:"locked,omitempty"`       // the fleet's reboot lock is, or may be, held
+	Reached      bool          `json:"reached"`                // an update server has answered since the agent's start
+	MaxFailures  int           `json:"max_failures"`
+	HealthServer string        `json:"health_server"` // health.server and health.later of the settings, for the checks
+	HealthGrace  time.Duration `json:"health_grace_ns"`
+	HealthLater  string        `json:"health_later"`
+	LastCheck    time.Time     `json:"last_check,omitzero"`
+	CheckResult  string        `json:"check_result,omitempty"`
+	NextCheck    time.Time     `json:"next_check,omitzero"`
+	Reboot       string        `json:"reboot_strategy"`
+	Unreported   int           `json:"unreported_events"` // events that the server has not got yet
 
 	Pending    *wire.Pending    `json:"pending,omitempty"`
 	Other      *wire.Other      `json:"other,omitempty"` // what the other slot holds
@@ -131,7 +132,7 @@ func (a *Agent) Report() Report {
 	r := Report{
 		State: s.State, Since: s.Since, Why: s.Why,
 		Server: set.Server, Channel: set.Channel, Reboot: string(set.Reboot.Strategy), Pin: set.Pin, MaxFailures: set.MaxFailures,
-		HealthServer: string(set.Health.Server), HealthLater: string(set.Health.Later),
+		HealthServer: string(set.Health.Server), HealthGrace: set.Health.Grace, HealthLater: string(set.Health.Later),
 		Metered: set.Network.Metered || s.Metered, Waiting: a.waiting, Locked: s.Locked, Reached: a.reached,
 		LastCheck: s.LastCheck, CheckResult: s.CheckResult, NextCheck: s.NextCheck, Unreported: len(s.Outbox),
 		Failed: slices.Clone(s.Failed), Bad: maps.Clone(s.Bad), Freshness: s.Fresh,
