@@ -359,8 +359,8 @@ func (a *Agent) goingDown() bool {
 // reboot has the machine rebooted into a pending update where the strategy says so. Done: there is nothing else to do for wait.
 func (a *Agent) reboot(ctx context.Context) (wait time.Duration, done bool) {
 	p := a.slots.Pending
-	if a.o.Settings.RebootStrategy == config.RebootOff {
-		return 0, false
+	if s := a.o.Settings.Reboot; s.Strategy != config.RebootImmediate || len(s.Windows) > 0 {
+		return 0, false // windows and locks are not known yet, and a reboot at the wrong time is worse than none
 	}
 	if a.goingDown() {
 		return rebootWait, true

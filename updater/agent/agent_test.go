@@ -380,10 +380,30 @@ func TestPollInterval(t *testing.T) {
 	}
 }
 
+func TestOnlyImmediateReboots(t *testing.T) {
+	for _, s := range []config.Reboot{
+		{Strategy: config.RebootOff},
+		{Strategy: config.RebootWindow, Windows: []string{"Mon-Fri 02:00 3h"}},
+		{Strategy: config.RebootImmediate, Windows: []string{"Mon-Fri 02:00 3h"}},
+		{Strategy: config.RebootFleetLock, FleetLock: config.FleetLock{URL: "http://127.0.0.1:1"}},
+		{Strategy: config.RebootEtcd, Etcd: config.Etcd{Endpoints: []string{"http://127.0.0.1:1"}}},
+	} {
+		t.Run(string(s.Strategy), func(t *testing.T) {
+			keys := installtest.NewKeys(t)
+			h := newHost(t, keys, "1.0.0")
+			h.settings.Reboot = s
+			h.newAgent()
+			h.offer(keys.Release(t, "1.1.0"))
+			h.step()
+			equal(t, "state", []any{h.agent.Report().State, h.Reboots}, []any{agent.StatePending, 0})
+		})
+	}
+}
+
 func TestRebootOff(t *testing.T) {
 	keys := installtest.NewKeys(t)
 	h := newHost(t, keys, "1.0.0")
-	h.settings.RebootStrategy = config.RebootOff
+	h.settings.Reboot.Strategy = config.RebootOff
 	h.newAgent()
 	h.offer(keys.Release(t, "1.1.0"))
 	h.step()
@@ -431,7 +451,7 @@ func TestRebootLoopEnds(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	keys := installtest.NewKeys(t)
 	h := newHost(t, keys, "1.0.0")
-	h.settings.MaxPayload = 1000
+	h.settings.Payload.MaxSize = 1000
 	h.newAgent()
 	h.offer(keys.Release(t, "1.1.0"))
 	h.step()

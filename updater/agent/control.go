@@ -89,7 +89,7 @@ func (a *Agent) Report() Report {
 	s := &a.state
 	r := Report{
 		State: s.State, Since: s.Since, Why: s.Why,
-		Server: a.o.Settings.Server, Channel: a.o.Settings.Channel, Reboot: string(a.o.Settings.RebootStrategy),
+		Server: a.o.Settings.Server, Channel: a.o.Settings.Channel, Reboot: string(a.o.Settings.Reboot.Strategy),
 		LastCheck: s.LastCheck, CheckResult: s.CheckResult, NextCheck: s.NextCheck, Unreported: len(s.Outbox),
 		Failed: slices.Clone(s.Failed),
 	}

@@ -35,8 +35,8 @@ type Progress struct {
 
 // install brings payload u into the idle slot.
 func (a *Agent) install(ctx context.Context, u omaha.Payload) error {
-	if u.Size > a.o.Settings.MaxPayload {
-		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.o.Settings.MaxPayload), omaha.CodePayloadSize}
+	if u.Size > a.o.Settings.Payload.MaxSize {
+		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.o.Settings.Payload.MaxSize), omaha.CodePayloadSize}
 	}
 	defer a.setProgress(Progress{})
 	d := download{a: a, u: u, begin: wire.Begin{SHA256: hex.EncodeToString(u.SHA256[:]), Size: u.Size, Version: u.Version}}
