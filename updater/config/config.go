@@ -94,7 +94,7 @@ const (
 // Reboot is when and how a machine reboots into an update.
 type Reboot struct {
 	Strategy       Strategy
-	Windows        []string      // when a reboot may begin ("Mon-Fri 02:00 3h"), at most 32; checked by CheckWindow alone
+	Windows        []string      // when a reboot may begin ("Mon-Fri 02:00 3h"), at most 50; checked by CheckWindow alone
 	TimeZone       string        // of Windows: an IANA name or TimeZoneLocal; see Location
 	UserGrace      time.Duration // how long logged-in users are waited for, at most 24h; 0: not at all
 	InhibitorGrace time.Duration // how long blocking inhibitors are honoured, at most 30d; 0: for ever

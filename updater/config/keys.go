@@ -96,7 +96,7 @@ var keys = []key{
 
 	choice("reboot.strategy", func(s *Settings) *Strategy { return &s.Reboot.Strategy },
 		RebootImmediate, RebootOff, RebootWindow, RebootFleetLock, RebootEtcd),
-	list("reboot.windows", func(s *Settings) *[]string { return &s.Reboot.Windows }, 32, checkWindow),
+	list("reboot.windows", func(s *Settings) *[]string { return &s.Reboot.Windows }, 50, checkWindow),
 	text("reboot.time_zone", func(s *Settings) *string { return &s.Reboot.TimeZone }, checkTimeZone),
 	wait("reboot.user_grace", func(s *Settings) *time.Duration { return &s.Reboot.UserGrace }, span{most: 24 * time.Hour}),
 	wait("reboot.inhibitor_grace", func(s *Settings) *time.Duration { return &s.Reboot.InhibitorGrace }, span{most: maxDuration}),

@@ -88,8 +88,8 @@ func TestRefusals(t *testing.T) {
 		{"cache", "[install]\ncache = 'drop'\n", `x.toml:2: install.cache: "drop" is not possible (want "keep" or "use")`},
 
 		{"strategy", "[reboot]\nstrategy = 'later'\n", `x.toml:2: reboot.strategy: "later" is not possible (want "immediate", "off", "window", "fleetlock" or "etcd")`},
-		{"empty window", "[reboot]\nwindows = ['']\n", "a window has 1 to 64 characters"},
-		{"many windows", "[reboot]\nwindows = [" + strings.Repeat("'a',", 33) + "]\n", "33 entries, at most 32 are allowed"},
+		{"empty window", "[reboot]\nwindows = ['']\n", "a window has 1 to 200 characters"},
+		{"many windows", "[reboot]\nwindows = [" + strings.Repeat("'a',", 51) + "]\n", "51 entries, at most 50 are allowed"},
 		{"time zone", "[reboot]\ntime_zone = 'Europe/Nowhere'\n", `"Europe/Nowhere" is not a time zone`},
 		{"empty time zone", "[reboot]\ntime_zone = ''\n", `"" is not a time zone`},
 		{"time zone Local", "[reboot]\ntime_zone = 'Local'\n", `"Local" is not a time zone (want "local"`},
@@ -137,7 +137,7 @@ func TestLimits(t *testing.T) {
 		"[network]\nbandwidth_limit = '16KiB'\n", "[network]\nbandwidth_limit = 0\n", "[network]\nbandwidth_limit = 1048576\n",
 		"[payload]\nmax_size = '1'\n", "[payload]\nmax_size = '9223372036854775807'\n",
 		"[reboot]\nuser_grace = '1d'\n", "[reboot]\ninhibitor_grace = 0\n", "[reboot]\ninhibitor_grace = '30d'\n", "[reboot]\ndrain_timeout = '1s'\n",
-		"[reboot]\nmax_reboots = 10\n", "[reboot]\ntime_zone = 'local'\n", "[reboot]\nwindows = [" + strings.Repeat("'a',", 32) + "]\n",
+		"[reboot]\nmax_reboots = 10\n", "[reboot]\ntime_zone = 'local'\n", "[reboot]\nwindows = [" + strings.Repeat("'a',", 50) + "]\n",
 		"[reboot.etcd]\nlease = '1m'\nslots = 1\nendpoints = [" + strings.Repeat("'http://[::1]:2379',", 16) + "]\n",
 		"[health]\ngrace = '15m'\ninterval = '1m'\n", "[health]\ninterval = '30d'\n", "[trust]\nmax_age = '1h'\n", "[trust]\nmax_age = '52w'\n",
 	} {

@@ -169,14 +169,17 @@ func (s *Settings) translateWindow(vars map[string]variable) error {
 		return fault.New(fault.Input, "%s: %s: %q is not the length of this window (want a duration like \"1h30m\", at least 1m and less than %s)",
 			length.origin, length.name, clip(length.value), durationText(most))
 	}
-	text := d.Truncate(time.Minute).String() // "3h0m0s"
+	text := d.Truncate(time.Second).String() // "3h0m0s"
 	text = strings.Replace(strings.Replace(text, "m0s", "m", 1), "h0m", "h", 1)
 	return s.translate("reboot.windows", start, []any{days + " " + clock + " " + text})
 }
 
 const everyDay = "Mon-Sun"
 
-var weekdays = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
+var weekdays = []string{
+	"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun",
+	"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday",
+}
 
 // parseWindowStart reads "HH:MM" and "Thu HH:MM".
 func parseWindowStart(s string) (days, clock string, err error) {
@@ -185,7 +188,7 @@ func parseWindowStart(s string) (days, clock string, err error) {
 		days = ""
 		for _, d := range weekdays {
 			if strings.EqualFold(name, d) {
-				days = d
+				days = d[:3]
 			}
 		}
 		s = strings.TrimLeft(rest, " ")
@@ -194,7 +197,7 @@ func parseWindowStart(s string) (days, clock string, err error) {
 	hour, err1 := strconv.ParseUint(h, 10, 8)
 	minute, err2 := strconv.ParseUint(m, 10, 8)
 	if days == "" || !two || err1 != nil || err2 != nil || len(h) > 2 || len(m) != 2 || hour > 23 || minute > 59 {
-		return "", "", errors.New("want \"HH:MM\", or \"Thu HH:MM\" with the day's first three letters")
+		return "", "", errors.New("want \"HH:MM\", or \"Thu HH:MM\"")
 	}
 	return days, fmt.Sprintf("%02d:%02d", hour, minute), nil
 }

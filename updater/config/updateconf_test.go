@@ -90,7 +90,7 @@ func TestUpdateConf(t *testing.T) {
 			`reboot.strategy="window" S1; reboot.windows=["Mon-Sun 02:05 1h30m"] S1; reboot.time_zone="local" S1`,
 		},
 		{
-			"weekly window in two files, without prefix", "REBOOT_WINDOW_START='thu 23:00'", "REBOOT_WINDOW_LENGTH=72h0m0s\nREBOOT_STRATEGY=reboot", "",
+			"weekly window in two files, without prefix", "REBOOT_WINDOW_START='thursday 23:00'", "REBOOT_WINDOW_LENGTH=72h0m0s\nREBOOT_STRATEGY=reboot", "",
 			`reboot.strategy="window" S1; reboot.windows=["Thu 23:00 72h"] S1; reboot.time_zone="local" S1`,
 		},
 		{
@@ -98,8 +98,8 @@ func TestUpdateConf(t *testing.T) {
 			`reboot.strategy="window" S1; reboot.windows=["Mon-Sun 01:00 1h"] S1; reboot.time_zone="local" S1`,
 		},
 		{
-			"window with a strategy of another kind", "", "REBOOT_WINDOW_START=02:00\nREBOOT_WINDOW_LENGTH=1m\nREBOOT_STRATEGY=off", "",
-			`reboot.strategy="off" E3; reboot.windows=["Mon-Sun 02:00 1m"] E1; reboot.time_zone="local" E1`,
+			"window with a strategy of another kind", "", "REBOOT_WINDOW_START=02:00\nREBOOT_WINDOW_LENGTH=61.5s\nREBOOT_STRATEGY=off", "",
+			`reboot.strategy="off" E3; reboot.windows=["Mon-Sun 02:00 1m1s"] E1; reboot.time_zone="local" E1`,
 		},
 		{
 			"TOML replaces the window, and with it what it implies", "", "REBOOT_WINDOW_START=02:00\nREBOOT_WINDOW_LENGTH=1h", "[reboot]\nwindows = ['Sun 01:00 2h']",
@@ -170,7 +170,7 @@ func TestUpdateConfRefusals(t *testing.T) {
 		{"REBOOT_WINDOW_START=2:5\nREBOOT_WINDOW_LENGTH=1h", "REBOOT_WINDOW_START: want"},
 		{"REBOOT_WINDOW_START=02:60\nREBOOT_WINDOW_LENGTH=1h", "REBOOT_WINDOW_START: want"},
 		{"REBOOT_WINDOW_START=+2:00\nREBOOT_WINDOW_LENGTH=1h", "REBOOT_WINDOW_START: want"},
-		{"REBOOT_WINDOW_START=Thursday 02:00\nREBOOT_WINDOW_LENGTH=1h", "REBOOT_WINDOW_START: want"},
+		{"REBOOT_WINDOW_START=Thurs 02:00\nREBOOT_WINDOW_LENGTH=1h", "REBOOT_WINDOW_START: want"},
 		{"REBOOT_WINDOW_START=02:00\nREBOOT_WINDOW_LENGTH=24h", "update.conf:2: REBOOT_WINDOW_LENGTH: \"24h\" is not the length of this window (want a duration like \"1h30m\", at least 1m and less than 24h)"},
 		{"REBOOT_WINDOW_START=Thu 02:00\nREBOOT_WINDOW_LENGTH=168h", "at least 1m and less than 7d)"},
 		{"REBOOT_WINDOW_START=02:00\nREBOOT_WINDOW_LENGTH=59s", "REBOOT_WINDOW_LENGTH: \"59s\" is not the length"},

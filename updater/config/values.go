@@ -326,8 +326,8 @@ func checkPath(s string) error {
 }
 
 func checkWindow(s string) error {
-	if s == "" || len(s) > 64 {
-		return fmt.Errorf("a window has 1 to 64 characters, not %d (example: \"Mon-Fri 02:00 3h\")", len(s))
+	if s == "" || len(s) > 200 {
+		return fmt.Errorf("a window has 1 to 200 characters, not %d (example: \"Mon-Fri 02:00 3h\")", len(s))
 	}
 	return CheckWindow(s)
 }
