@@ -153,6 +153,7 @@ func TestParse(t *testing.T) {
 		{`unit = "-x; y.service"`, `f.toml: unit: "-x; y.service" has a character that no unit's name has`},
 		{`unit = ".service"`, `f.toml: unit: ".service" is not a unit's name (example: "podman.socket")`},
 		{"unit = \"a.service\"\nstate = \"up\"", `f.toml: unknown state "up" (want "active" or "exited-ok")`},
+		{"unit = \"a.socket\"\nstate = \"exited-ok\"", `f.toml: state "exited-ok" is for services, which a.socket is not`},
 		{`state = "active"`, `f.toml: state belongs to unit, which is missing`},
 		{`exec = []`, `f.toml: exec has 0 words, 1 to 64 are allowed`},
 		{`exec = ["curl"]`, `f.toml: exec: "curl" is not an absolute path`},
