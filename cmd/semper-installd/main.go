@@ -40,11 +40,12 @@ func main() {
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fault.New(fault.Usage, "want one of serve, bless, rollback")
+			return fault.New(fault.Usage, "want one of serve, bless, rollback, drain")
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Wrap(fault.Usage, err) })
 	root.AddCommand(serveCommand(), blessCommand(), rollbackCommand())
+	root.AddCommand(drainCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		slog.Error(err.Error())

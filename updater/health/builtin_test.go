@@ -62,7 +62,7 @@ END
 			"only the owner's",
 			list + "echo mine.service loaded failed failed Mine ;;\n'show --property=Id,FragmentPath -- mine.service') echo Id=mine.service; echo FragmentPath=/etc/systemd/system/mine.service ;;\n", "", "",
 		},
-		{"systemd does not answer", list + "echo 'Failed to connect' >&2; exit 1 ;;\n", "systemd does not say which units have failed: exit status 1: Failed to connect", ""},
+		{"systemd does not answer", list + "printf 'No systemd.\\nFailed to connect\\n' >&2; exit 1 ;;\n", "systemd does not say which units have failed: exit status 1: No systemd.; Failed to connect", ""},
 		{
 			"less than was asked for",
 			list + "echo a.service; echo b.service ;;\n'show --property=Id,FragmentPath -- a.service b.service') echo Id=a.service ;;\n", "systemd told of 1 units, asked for 2", "",

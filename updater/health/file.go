@@ -181,6 +181,9 @@ func (r *raw) what(c *Check) error {
 		if c.State = State(*r.State); c.State != Active && c.State != ExitedOK {
 			return fmt.Errorf("unknown state %.40q (want %q or %q)", *r.State, Active, ExitedOK)
 		}
+		if c.State == ExitedOK && !strings.HasSuffix(c.Unit, ".service") {
+			return fmt.Errorf("state %q is for services, which %s is not", ExitedOK, c.Unit)
+		}
 	}
 	if r.Exec != nil {
 		n++

@@ -62,7 +62,8 @@ func TestFind(t *testing.T) {
 		{"masked options", map[string]string{image + "a": "#!", image + "a.toml": `required = false`, machine + "a.toml": "->/dev/null"}, []string{"a: exec usr/lib/semper/health.d/a"}},
 		{
 			"masked, and another check under the same name",
-			map[string]string{image + "a": "#!", machine + "a": "->/dev/null", machine + "a.toml": `unit = "x.service"`}, []string{"a: unit x.service active"},
+			map[string]string{image + "a": "#!", machine + "a": "->/dev/null", machine + "a.toml": `unit = "x.service"`},
+			[]string{"a: unit x.service active"},
 		},
 		{
 			"options beside an executable",
@@ -71,7 +72,8 @@ func TestFind(t *testing.T) {
 		},
 		{
 			"the machine's options for the image's executable",
-			map[string]string{image + "a": "#!", machine + "a.toml": `grace = "5m"`}, []string{"a: exec usr/lib/semper/health.d/a grace 5m0s/10s"},
+			map[string]string{image + "a": "#!", machine + "a.toml": `grace = "5m"`},
+			[]string{"a: exec usr/lib/semper/health.d/a grace 5m0s/10s"},
 		},
 		{
 			"the machine's options over the image's, key by key",
@@ -80,19 +82,23 @@ func TestFind(t *testing.T) {
 		},
 		{
 			"the machine's executable instead of the image's definition",
-			map[string]string{image + "a.toml": "builtin = \"agent\"\ngrace = \"5m\"", machine + "a": "#!"}, []string{"a: exec etc/semper/health.d/a"},
+			map[string]string{image + "a.toml": "builtin = \"agent\"\ngrace = \"5m\"", machine + "a": "#!"},
+			[]string{"a: exec etc/semper/health.d/a"},
 		},
 		{
 			"the machine's executable under the image's options",
-			map[string]string{image + "a": "#!", image + "a.toml": `grace = "5m"`, machine + "a": "#!"}, []string{"a: exec etc/semper/health.d/a grace 5m0s/10s"},
+			map[string]string{image + "a": "#!", image + "a.toml": `grace = "5m"`, machine + "a": "#!"},
+			[]string{"a: exec etc/semper/health.d/a grace 5m0s/10s"},
 		},
 		{
 			"the machine's definition instead of the image's executable",
-			map[string]string{image + "a": "#!", machine + "a.toml": `exec = ["/bin/x", "-y"]`}, []string{"a: exec /bin/x -y"},
+			map[string]string{image + "a": "#!", machine + "a.toml": `exec = ["/bin/x", "-y"]`},
+			[]string{"a: exec /bin/x -y"},
 		},
 		{
 			"the machine's definition instead of the image's",
-			map[string]string{image + "a.toml": "builtin = \"agent\"\ngrace = \"5m\"", machine + "a.toml": `builtin = "network"`}, []string{"a: builtin network"},
+			map[string]string{image + "a.toml": "builtin = \"agent\"\ngrace = \"5m\"", machine + "a.toml": `builtin = "network"`},
+			[]string{"a: builtin network"},
 		},
 		{
 			"two that say what to check",
@@ -111,7 +117,8 @@ func TestFind(t *testing.T) {
 		},
 		{
 			"the image's broken file, repaired by the machine's executable",
-			map[string]string{image + "a.toml": "?", machine + "a": "#!"}, []string{"a: exec etc/semper/health.d/a"},
+			map[string]string{image + "a.toml": "?", machine + "a": "#!"},
+			[]string{"a: exec etc/semper/health.d/a"},
 		},
 		{"a link of a definition to nothing", map[string]string{machine + "a.toml": "->/nonexistent"}, []string{"a: broken read health check: open etc/semper/health.d/a.toml: no such file or directory"}},
 		{
@@ -153,6 +160,7 @@ func TestParse(t *testing.T) {
 		{`unit = "-x; y.service"`, `f.toml: unit: "-x; y.service" has a character that no unit's name has`},
 		{`unit = ".service"`, `f.toml: unit: ".service" is not a unit's name (example: "podman.socket")`},
 		{"unit = \"a.service\"\nstate = \"up\"", `f.toml: unknown state "up" (want "active" or "exited-ok")`},
+		{"unit = \"a.socket\"\nstate = \"exited-ok\"", `f.toml: state "exited-ok" is for services, which a.socket is not`},
 		{`state = "active"`, `f.toml: state belongs to unit, which is missing`},
 		{`exec = []`, `f.toml: exec has 0 words, 1 to 64 are allowed`},
 		{`exec = ["curl"]`, `f.toml: exec: "curl" is not an absolute path`},

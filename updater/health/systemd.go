@@ -61,7 +61,7 @@ func (h Host) systemctl(ctx context.Context, args ...string) (string, error) {
 	err := cmd.Run()
 	if err != nil {
 		if text := strings.TrimSpace(problem.String()); text != "" {
-			err = fmt.Errorf("%w: %.200s", err, text)
+			err = fmt.Errorf("%w: %.200s", err, strings.ReplaceAll(text, "\n", "; "))
 		}
 	}
 	return out.String(), err
