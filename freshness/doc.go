@@ -3,7 +3,7 @@
 //
 //	key holder ── signs every few days ──▶ server ── with every answer ──▶ machine: good? in time? not older than the last one?
 //
-// The idea is the timestamp role of The Update Framework (TUF, section 5.4 of its specification). What TUF has and this has not: a key of its own for the role (here the
+// The idea is the timestamp role of The Update Framework (TUF). What TUF has and this has not: a key of its own for the role (here the
 // payload keys sign), and hashes of the files (here a version; the payload's own signature says what that version is).
 //
 // # Document

@@ -1,4 +1,4 @@
-// Command semper is the image author's tool: keys, lock, build, payload, publish, verify, vm.
+// Command semper is the image author's tool: keys, lock, build, payload, publish, freshness, verify, vm.
 // Each verb is a file of this folder; the work is done by the packages they call.
 package main
 
@@ -39,6 +39,7 @@ var verbs = []func() *cobra.Command{
 	newVerifyCommand,
 	newPayloadCommand,
 	newPublishCommand,
+	newFreshnessCommand,
 	newVMCommand,
 }
 

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/semper-os/semper/builder/release"
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/freshness"
 	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/progress"
 )
@@ -25,6 +27,7 @@ type publishFlags struct {
 
 // published is what publishing did, for people and for --json.
 type published struct {
+	dir      string   // of the release
 	Server   string   `json:"server"`
 	App      string   `json:"app"`
 	Version  string   `json:"version"`
@@ -34,6 +37,15 @@ type published struct {
 	Sent     int64    `json:"sent"`                // bytes of the payload that had to be sent
 	Verified bool     `json:"signatures_verified"` // false: no key was given
 	SignedBy []string `json:"signed_by,omitempty"` // the key files whose keys signed
+
+	Freshness *publishedFreshness `json:"freshness,omitempty"` // nil: the channel has no freshness statement, or it could not be asked for
+}
+
+// publishedFreshness is what the channel's freshness statement says, after its release changed.
+type publishedFreshness struct {
+	Version string    `json:"version"`
+	Expires time.Time `json:"expires"`
+	Old     bool      `json:"old"` // it names another version than the one published
 }
 
 func newPublishCommand() *cobra.Command {
@@ -107,7 +119,7 @@ func publish(ctx context.Context, dir string, f *publishFlags) (published, error
 // send brings a verified release to the server. Each step can be repeated, so that the whole can.
 func send(ctx context.Context, client *api.Client, r *release.Release, f *publishFlags) (published, error) {
 	m := &r.Manifest
-	p := published{Server: f.server, App: f.app, Version: m.Version, Arch: m.Architecture, Channel: f.channel}
+	p := published{dir: r.Dir, Server: f.server, App: f.app, Version: m.Version, Arch: m.Architecture, Channel: f.channel}
 	file, ok := m.File(release.Payload)
 	if !ok {
 		return p, fault.New(fault.Input, "release %s has no %s: there is nothing that a machine could download", r.Dir, release.Payload)
@@ -135,7 +147,16 @@ func send(ctx context.Context, client *api.Client, r *release.Release, f *publis
 	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature}); err != nil {
 		return p, err
 	}
-	return p, client.SetChannel(ctx, f.app, m.Architecture, f.channel, m.Version)
+	if err := client.SetChannel(ctx, f.app, m.Architecture, f.channel, m.Version); err != nil {
+		return p, err
+	}
+	// The release is out whatever comes of this.
+	if b, err := client.Freshness(ctx, f.app, m.Architecture, f.channel); err == nil && b != nil {
+		if s, err := freshness.Unverified(b); err == nil {
+			p.Freshness = &publishedFreshness{Version: s.Version, Expires: s.Expires, Old: s.Version != m.Version}
+		}
+	}
+	return p, nil
 }
 
 func (p *published) print(w io.Writer) error {
@@ -150,8 +171,15 @@ func (p *published) print(w io.Writer) error {
 			upload += ", the server had the rest"
 		}
 	}
-	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s now offers %s\n",
-		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, p.Channel, p.Version)
+	fresh := ""
+	if s := p.Freshness; s != nil {
+		fresh = fmt.Sprintf("freshness   the channel's statement names %s, until %s UTC\n", s.Version, s.Expires.Format(time.DateTime))
+		if s.Old {
+			fresh += fmt.Sprintf("            It is OLD now: sign that %s is the newest with 'semper freshness --channel %s --release %s …'\n", p.Version, p.Channel, p.dir)
+		}
+	}
+	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s now offers %s\n%s",
+		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, p.Channel, p.Version, fresh)
 	return err
 }
 

@@ -25,7 +25,7 @@ import (
 )
 
 // TestPublishScripts runs the scripts of testdata/publish against a real server ($SERVER). In each script's folder there are the
-// releases semper-1.1.0 in releases/ and, with other content and by another key, in other/; the keys' public half payload.pem; and tokens.
+// releases semper-1.1.0 in releases/ and, with other content and by another key, in other/; the first key as payload.pem and in the folder keys/; and tokens.
 func TestPublishScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/publish", Setup: func(e *testscript.Env) error {
 		data := filepath.Join(e.WorkDir, "data")
@@ -46,10 +46,18 @@ func TestPublishScripts(t *testing.T) {
 		if _, err := writeTestRelease(filepath.Join(e.WorkDir, "other"), "another "); err != nil {
 			return err
 		}
-		der, err := x509.MarshalPKIXPublicKey(key)
+		der, err := x509.MarshalPKIXPublicKey(key.Public())
 		if err != nil {
 			return err
 		}
+		private, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		if err := os.Mkdir(filepath.Join(e.WorkDir, "keys"), 0o700); err != nil {
+			return err
+		}
+		public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 		token, err := os.ReadFile(filepath.Join(data, server.TokenFile))
 		if err != nil {
 			return err
@@ -59,10 +67,13 @@ func TestPublishScripts(t *testing.T) {
 			return err
 		}
 		for name, content := range map[string]string{
-			"payload.pem":  string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
-			"token":        string(token),
-			"wrong-token":  strings.TrimSpace(string(token)) + "x\n",
-			"viewer-token": viewer,
+			"payload.pem":        public,
+			"keys/payload-1.pem": public,
+			"keys/payload-1.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})),
+			"keys/trust.toml":    "threshold = 1\n",
+			"token":              string(token),
+			"wrong-token":        strings.TrimSpace(string(token)) + "x\n",
+			"viewer-token":       viewer,
 		} {
 			if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(content), 0o600); err != nil {
 				return err
@@ -73,7 +84,7 @@ func TestPublishScripts(t *testing.T) {
 }
 
 // writeTestRelease makes the release semper-1.1.0 below out, signed by a new key.
-func writeTestRelease(out, content string) (crypto.PublicKey, error) {
+func writeTestRelease(out, content string) (crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -93,7 +104,7 @@ func writeTestRelease(out, content string) (crypto.PublicKey, error) {
 		Name: "semper", Version: "1.1.0", Architecture: "amd64", RootHash: strings.Repeat("ab", 32), PackagesSHA256: strings.Repeat("cd", 32),
 		SourceDateEpoch: 1_700_000_000,
 	}, release.CommitOptions{Signers: []crypto.Signer{key}})
-	return key.Public(), err
+	return key, err
 }
 
 func newTestToken(data string, role fleet.Role) (token string, err error) {
