@@ -98,11 +98,9 @@ func TestPolicy(t *testing.T) {
 				}
 			}
 			for _, name := range []string{flatcar, semper} {
-				_, err := conn.RequestName(name, 0)
-				if role == "root" || os.Getuid() == 0 { // without root the test's user is semperd
-					if got := errorName(err); got != denied {
-						t.Errorf("own %s: %v", name, err)
-					}
+				// Where the test is not root its user is semperd, who may.
+				if _, err := conn.RequestName(name, dbus.NameFlagDoNotQueue); errorName(err) != denied && os.Getuid() == 0 {
+					t.Errorf("own %s: %v", name, err)
 				}
 			}
 			var asked []string
@@ -293,7 +291,6 @@ func TestLongMessage(t *testing.T) {
 func TestProperties(t *testing.T) {
 	b := startBroker(t, "other")
 	s := b.serve(newAgent())
-	s.Publish(Status{Version: "1.0.0"}) // its signal may be sent before anybody listens
 	conn := b.client("other")
 	ch := make(chan *dbus.Signal, 100)
 	if err := conn.AddMatchSignal(dbus.WithMatchObjectPath("/org/semper/Update1")); err != nil {
@@ -316,20 +313,14 @@ func TestProperties(t *testing.T) {
 	}
 	s.Publish(full)
 	changed := receive(t, ch, "PropertiesChanged")
-	for len(changed.Body) == 3 && len(changed.Body[1].(map[string]dbus.Variant)) == 1 { // Version alone: the first Publish
-		changed = receive(t, ch, "PropertiesChanged")
-	}
 	if changed.Name != "org.freedesktop.DBus.Properties.PropertiesChanged" {
 		t.Fatalf("signal %v", changed)
 	}
 	values := plain(changed.Body[1].(map[string]dbus.Variant))
-	delete(want, "Version")
-	delete(values, "Version")
 	if fmt.Sprint(values) != fmt.Sprint(want) {
 		t.Errorf("changed\n%v, want\n%v", values, want)
 	}
-	want["Version"] = "1.0.0"
-	if sig := receive(t, ch, "StateChanged"); sig.Name != "org.semper.Update1.StateChanged" || fmt.Sprint(sig.Body) != "[ downloading version 1.1.0]" && fmt.Sprint(sig.Body) != "[idle downloading version 1.1.0]" {
+	if sig := receive(t, ch, "StateChanged"); sig.Name != "org.semper.Update1.StateChanged" || fmt.Sprint(sig.Body) != "[idle downloading version 1.1.0]" {
 		t.Errorf("signal %v", sig)
 	}
 	var all map[string]dbus.Variant
