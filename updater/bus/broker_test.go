@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -159,7 +160,7 @@ func (b *broker) start() {
 	}
 	b.cmd, b.ended = cmd, started
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil { // its address, once it listens
-		_, _ = <-started
+		<-started
 		b.t.Fatalf("dbus-daemon: %s", said.String())
 	}
 }
@@ -358,7 +359,8 @@ func errorName(err error) string {
 	if err == nil {
 		return ""
 	}
-	if e, ok := err.(dbus.Error); ok {
+	var e dbus.Error
+	if errors.As(err, &e) {
 		return e.Name
 	}
 	return err.Error()

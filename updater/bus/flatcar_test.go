@@ -1,10 +1,6 @@
 package bus
 
 import (
-	"encoding/xml"
-	"errors"
-	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -51,77 +47,6 @@ func TestFlatcarLine(t *testing.T) {
 	}
 }
 
-// signals records what is emitted.
-type signals []string
-
-func (r *signals) Emit(_ dbus.ObjectPath, name string, values ...any) error {
-	short := name[strings.LastIndex(name, ".")+1:]
-	*r = append(*r, strings.TrimSpace(short+" "+fmt.Sprintln(values...)))
-	return nil
-}
-
-// stopped is a clock that is moved by hand. Its timers never fire.
-type stopped struct{ now time.Time }
-
-func (c *stopped) Now() time.Time                     { return c.now }
-func (*stopped) After(time.Duration) <-chan time.Time { return nil }
-
-func TestFlatcarPace(t *testing.T) {
-	clock := &stopped{noon}
-	var out signals
-	f := newFlatcar(New(Options{Log: discard, Clock: clock}), newQueue())
-	f.begin(&out, Status{State: Idle})
-	download := Status{State: Downloading, NewVersion: "1.1.0", NewSize: 1000}
-	at := func(p float64) Status {
-		s := download
-		s.Progress = p
-		return s
-	}
-	type step struct {
-		after time.Duration
-		do    func()
-		want  string // operation and progress of what is emitted; empty: nothing
-		held  bool
-	}
-	tell := func(s Status) func() { return func() { f.tell(&out, s) } }
-	for i, c := range []step{
-		{0, tell(Status{State: Checking}), "CHECKING_FOR_UPDATE 0", false},
-		{0, tell(download), "UPDATE_AVAILABLE 0", false},
-		{0, tell(download), "", false},
-		{0, tell(at(0.001)), "DOWNLOADING 0.001", false}, // the first byte changes the operation
-		{time.Second, tell(at(0.005)), "", true},
-		{time.Second, tell(at(0.0105)), "", true},
-		{time.Second, tell(at(0.0115)), "DOWNLOADING 0.0115", false}, // 1 % since the last signal
-		{time.Second, tell(at(0.012)), "", true},
-		{9 * time.Second, func() { f.flush(&out) }, "DOWNLOADING 0.012", false}, // 10 s since the last signal
-		{10 * time.Second, tell(at(0.013)), "DOWNLOADING 0.013", false},
-		{0, tell(at(0.998)), "DOWNLOADING 0.998", false},
-		{0, tell(at(1)), "DOWNLOADING 1", false}, // complete
-		{0, tell(at(0.5)), "DOWNLOADING 0.5", false},
-		{0, tell(Status{State: Installing, NewVersion: "1.1.0", NewSize: 1000}), "FINALIZING 0", false},
-		{0, tell(Status{State: Pending, PendingVersion: "1.1.0", PendingSize: 1000}), "UPDATED_NEED_REBOOT 0", false},
-		{0, tell(Status{State: Rebooting, PendingVersion: "1.1.0", PendingSize: 1000}), "", false},
-	} {
-		clock.now = clock.now.Add(c.after)
-		out = nil
-		c.do()
-		var got string
-		if len(out) > 0 {
-			var l line
-			if _, err := fmt.Sscan(strings.TrimPrefix(out[0], "StatusUpdate "), &l.lastChecked, &l.progress, &l.operation); err != nil {
-				t.Fatalf("step %d: %q: %v", i, out[0], err)
-			}
-			got = fmt.Sprint(strings.TrimPrefix(l.operation, "UPDATE_STATUS_"), " ", l.progress)
-		}
-		if got != c.want || len(out) > 1 {
-			t.Errorf("step %d: emitted %q, want %q", i, out, c.want)
-		}
-		if due := f.due(); !due.IsZero() != c.held {
-			t.Errorf("step %d: held back until %v, want %v", i, due, c.held)
-		}
-	}
-}
-
 func TestFlatcarFailures(t *testing.T) {
 	failed := Status{State: Idle, LastError: "no", LastErrorAt: noon}
 	for _, c := range []struct {
@@ -135,8 +60,12 @@ func TestFlatcarFailures(t *testing.T) {
 		{"an older failure", Status{State: Checking, LastError: "no", LastErrorAt: noon}, failed, []string{"IDLE 0.0.0"}},
 		{"none", Status{State: Checking}, Status{State: Idle}, []string{"IDLE 0.0.0"}},
 		{"nothing was under way", Status{State: Trial}, failed, nil},
-		{"one update fails, another waits", Status{State: Installing, NewVersion: "1.2.0"}, Status{State: Pending, PendingVersion: "1.1.0", LastError: "no", LastErrorAt: noon},
-			[]string{"REPORTING_ERROR_EVENT 1.2.0", "UPDATED_NEED_REBOOT 1.1.0"}},
+		{
+			"one update fails, another waits",
+			Status{State: Installing, NewVersion: "1.2.0"},
+			Status{State: Pending, PendingVersion: "1.1.0", LastError: "no", LastErrorAt: noon},
+			[]string{"REPORTING_ERROR_EVENT 1.2.0", "UPDATED_NEED_REBOOT 1.1.0"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out signals
@@ -328,102 +257,4 @@ func TestFlatcarClientSeesEveryStep(t *testing.T) {
 		t.Errorf("ResetStatus during a check: %v", err)
 	}
 	a.none(t)
-}
-
-func TestFlatcarIntrospection(t *testing.T) {
-	b := startBroker(t, "root")
-	b.serve(newAgent())
-	type arg struct {
-		Name      string `xml:"name,attr"`
-		Type      string `xml:"type,attr"`
-		Direction string `xml:"direction,attr"`
-	}
-	type member struct {
-		Name string `xml:"name,attr"`
-		Args []arg  `xml:"arg"`
-	}
-	var node struct {
-		Interfaces []struct {
-			Name    string   `xml:"name,attr"`
-			Methods []member `xml:"method"`
-			Signals []member `xml:"signal"`
-		} `xml:"interface"`
-		Nodes []struct {
-			Name string `xml:"name,attr"`
-		} `xml:"node"`
-	}
-	var text string
-	if err := b.client("root").Object("com.coreos.update1", "/com/coreos/update1").Call("org.freedesktop.DBus.Introspectable.Introspect", 0).Store(&text); err != nil {
-		t.Fatal(err)
-	}
-	if err := xml.Unmarshal([]byte(text), &node); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, i := range node.Interfaces {
-		if i.Name != "com.coreos.update1.Manager" {
-			continue
-		}
-		for _, m := range i.Methods {
-			got = append(got, fmt.Sprintf("method %s %v", m.Name, m.Args))
-		}
-		for _, m := range i.Signals {
-			got = append(got, fmt.Sprintf("signal %s %v", m.Name, m.Args))
-		}
-	}
-	want := []string{
-		"method AttemptUpdate []", "method ResetStatus []",
-		"method GetStatus [{last_checked_time x out} {progress d out} {current_operation s out} {new_version s out} {new_size x out}]",
-		"signal StatusUpdate [{last_checked_time x } {progress d } {current_operation s } {new_version s } {new_size x }]",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-	if len(node.Nodes) != 1 || node.Nodes[0].Name != "Manager" {
-		t.Errorf("children %v", node.Nodes)
-	}
-}
-
-// Tools of others read the same.
-func TestOutsideTools(t *testing.T) {
-	b := startBroker(t, "root")
-	s := b.serve(newAgent())
-	s.Publish(Status{Version: "1.0.0", State: Pending, Reason: "version 1.1.0 is installed", LastCheck: noon, PendingVersion: "1.1.0", PendingSize: 7})
-	tool := func(name, pkg string, args ...string) string {
-		t.Helper()
-		out, err := exec.Command(need(t, name, pkg), args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	busctl := func(args ...string) string {
-		t.Helper()
-		return tool("busctl", "systemd", append([]string{"--no-pager", "--address=" + b.address()}, args...)...)
-	}
-	for _, c := range []struct{ got, want string }{
-		{busctl("call", "com.coreos.update1", "/com/coreos/update1", "com.coreos.update1.Manager", "GetStatus"),
-			fmt.Sprintf("xdssx %d 0 \"UPDATE_STATUS_UPDATED_NEED_REBOOT\" \"1.1.0\" 7\n", noon.Unix())},
-		{busctl("get-property", "org.semper.Update1", "/org/semper/Update1", "org.semper.Update1", "State", "PendingVersion", "LastCheck", "Paused"),
-			fmt.Sprintf("s \"pending\"\ns \"1.1.0\"\nx %d\nb false\n", noon.Unix())},
-		{busctl("tree", "--list", "org.semper.Update1"), "/\n/org\n/org/semper\n/org/semper/Update1\n"},
-		{busctl("tree", "--list", "com.coreos.update1"), "/\n/com\n/com/coreos\n/com/coreos/update1\n/com/coreos/update1/Manager\n"},
-		{tool("dbus-send", "dbus", "--bus="+b.address(), "--print-reply=literal", "--dest=com.coreos.update1", "/com/coreos/update1/Manager", "com.coreos.update1.Manager.GetStatus"),
-			fmt.Sprintf("   int64 %d\n   double 0\n   UPDATE_STATUS_UPDATED_NEED_REBOOT   1.1.0   int64 7\n", noon.Unix())},
-	} {
-		if c.got != c.want {
-			t.Errorf("got\n%swant\n%s", c.got, c.want)
-		}
-	}
-	list := busctl("introspect", "org.semper.Update1", "/org/semper/Update1")
-	for _, p := range properties {
-		if !strings.Contains(list, "."+p.name+" ") {
-			t.Errorf("busctl introspect does not show %s:\n%s", p.name, list)
-		}
-	}
-	var failed *exec.ExitError
-	_, err := exec.Command(need(t, "busctl", "systemd"), "--address="+b.address(), "set-property", "org.semper.Update1", "/org/semper/Update1", "org.semper.Update1", "Paused", "b", "true").Output()
-	if !errors.As(err, &failed) {
-		t.Errorf("a property was set: %v", err)
-	}
 }

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -64,7 +63,7 @@ func TestPolicy(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			b := startBroker(t, role)
 			a := newAgent()
-			b.serve(a)
+			s := b.serve(a)
 			conn := b.client(role)
 			flatcarMay := role != "other"
 			root := role == "root" && os.Getuid() == 0
@@ -102,6 +101,12 @@ func TestPolicy(t *testing.T) {
 				if _, err := conn.RequestName(name, dbus.NameFlagDoNotQueue); errorName(err) != denied && os.Getuid() == 0 {
 					t.Errorf("own %s: %v", name, err)
 				}
+			}
+			// Signals are for everybody, as on Flatcar.
+			e := dialUpdateEngine(t, conn, "/com/coreos/update1")
+			s.Publish(Status{State: Checking})
+			if got := e.next(t); got.Operation != "UPDATE_STATUS_CHECKING_FOR_UPDATE" {
+				t.Errorf("signal %v", got)
 			}
 			var asked []string
 			for len(a.calls) > 0 {
@@ -363,42 +368,4 @@ func plain(vs map[string]dbus.Variant) map[string]any {
 		out[k] = v.Value()
 	}
 	return out
-}
-
-func TestSemperPace(t *testing.T) {
-	clock := &stopped{noon}
-	var out signals
-	m := newSemper(New(Options{Log: discard, Clock: clock}), newQueue())
-	at := func(p float64, reason string) Status {
-		return Status{State: Downloading, Progress: p, Reason: reason}.clean()
-	}
-	m.begin(&out, at(0, ""))
-	for i, c := range []struct {
-		after time.Duration
-		do    func()
-		want  []string // changed properties
-		held  bool
-	}{
-		{0, func() { m.tell(&out, at(0, "")) }, nil, false},
-		{0, func() { m.tell(&out, at(0.005, "")) }, nil, true},
-		{0, func() { m.tell(&out, at(0.005, "slow")) }, []string{"Progress", "Reason"}, false},
-		{0, func() { m.tell(&out, at(0.006, "slow")) }, nil, true},
-		{10 * time.Second, func() { m.flush(&out) }, []string{"Progress"}, false},
-		{0, func() { m.tell(&out, at(0.5, "slow")) }, []string{"Progress"}, false},
-	} {
-		clock.now = clock.now.Add(c.after)
-		before := maps.Clone(m.sent)
-		out = nil
-		c.do()
-		var got []string
-		for name, v := range m.sent {
-			if before[name].String() != v.String() {
-				got = append(got, name)
-			}
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, c.want) || len(out) != min(1, len(c.want)) || !m.due().IsZero() != c.held {
-			t.Errorf("step %d: told %q (%q), held %v; want %q, %v", i, got, out, m.due(), c.want, c.held)
-		}
-	}
 }
