@@ -65,7 +65,7 @@ func (s *Service) keep(ctx context.Context, f face, q *queue) {
 	}
 }
 
-// session is one connection, from dialling to its end. up is called once the name is owned.
+// session is one connection, from dialling to its end. up is called once the name is owned and the status told.
 func (s *Service) session(ctx context.Context, f face, q *queue, up func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -74,8 +74,8 @@ func (s *Service) session(ctx context.Context, f face, q *queue, up func()) erro
 		return fault.New(fault.IO, "connect to the system bus: %w", err)
 	}
 	defer func() { _ = c.Close() }()
-	up()
 	f.begin(c, q.restart())
+	up()
 	for {
 		var held <-chan time.Time
 		if due := f.due(); !due.IsZero() {

@@ -91,7 +91,9 @@ type flatcar struct {
 	pace   pace
 }
 
-func newFlatcar(s *Service, q *queue) *flatcar { return &flatcar{s: s, q: q, pace: pace{clock: s.o.Clock}} }
+func newFlatcar(s *Service, q *queue) *flatcar {
+	return &flatcar{s: s, q: q, pace: pace{clock: s.o.Clock}}
+}
 
 func (f *flatcar) name() string { return flatcarName }
 

@@ -76,7 +76,9 @@ type semper struct {
 	pace   pace
 }
 
-func newSemper(s *Service, q *queue) *semper { return &semper{s: s, q: q, pace: pace{clock: s.o.Clock}} }
+func newSemper(s *Service, q *queue) *semper {
+	return &semper{s: s, q: q, pace: pace{clock: s.o.Clock}}
+}
 
 func (m *semper) name() string { return semperName }
 
