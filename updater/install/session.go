@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"sync/atomic"
 
 	"github.com/semper-os/semper/fault"
@@ -300,6 +301,10 @@ func (s *session) judge(m *payload.Manifest) error {
 	}
 	if err := errors.Join(layout.CheckVersion(m.Image.Version), bootentry.CheckVersion(m.Image.Version)); err != nil {
 		return refuse(omaha.CodePartitionInfo, "version %q cannot be installed: %w", m.Image.Version, err)
+	}
+	if strings.EqualFold(m.Image.Version, machine.Image.Version) {
+		// FAT would take the two entries for one file.
+		return refuse(omaha.CodePartitionInfo, "version %s differs from %s, which runs here, by the case of its letters only", m.Image.Version, machine.Image.Version)
 	}
 	root, kernel, sig := m.Partition(partRoot), m.Partition(partUKI), m.Partition(partSig)
 	if root == nil || kernel == nil || sig == nil || len(m.Partitions) != 3 {

@@ -171,6 +171,14 @@ func (m *Machine) Boot(t testing.TB) Booted {
 	return Booted{Version: slot.Version, Slot: slot.Name, Entry: e.Name()}
 }
 
+func rootHashOf(kernel []byte) (hash [32]byte, err error) {
+	f, err := uki.Open(strings.NewReader(string(kernel)), int64(len(kernel)))
+	if err != nil {
+		return hash, err
+	}
+	return f.RootHash()
+}
+
 // epochOf reads what the running system would read of itself.
 func epochOf(kernel []byte) (uint64, error) {
 	f, err := uki.Open(strings.NewReader(string(kernel)), int64(len(kernel)))
