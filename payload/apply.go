@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -42,7 +43,10 @@ type Progress struct {
 	Done, Total int64
 }
 
-const defaultCheckpointEvery = 32 << 20
+const (
+	defaultCheckpointEvery = 32 << 20
+	defaultCheckpointAfter = 30 * time.Second
+)
 
 // Options say what an Applier may believe and where it writes. Trust, Targets and Accept are required.
 type Options struct {
@@ -59,9 +63,12 @@ type Options struct {
 	// Progress, if not nil, is called now and then.
 	Progress func(Progress)
 	// Checkpoint, if not nil, is called with a state to resume from, after the targets were flushed: at least after each CheckpointEvery
-	// bytes written (0: 32 MiB), after the last operation, and when the stream breaks off. It should make the state durable before it returns.
+	// bytes written (0: 32 MiB), after the first operation that ends CheckpointAfter or later after the one before (0: 30 s; only with a clock), after
+	// the last operation, and when the stream breaks off. It should make the state durable before it returns.
 	Checkpoint      func(*Checkpoint) error
 	CheckpointEvery int64
+	CheckpointAfter time.Duration
+	Now             func() time.Time // nil: checkpoints go by bytes alone
 }
 
 // Result is a payload that was applied and read back.
@@ -81,7 +88,8 @@ type Applier struct {
 	fileHash, signedHash hash.Hash
 
 	ops    executor
-	unsafe int64 // bytes written since the last checkpoint
+	unsafe int64     // bytes written since the last checkpoint
+	saved  time.Time // of the last checkpoint, where there is a clock
 	dirty  map[string]bool
 	failed error
 }
@@ -105,7 +113,14 @@ func NewApplier(opts Options) (*Applier, error) {
 	if opts.CheckpointEvery <= 0 {
 		opts.CheckpointEvery = defaultCheckpointEvery
 	}
-	return &Applier{opts: opts, fileHash: sha256.New(), signedHash: sha256.New(), dirty: map[string]bool{}}, nil
+	if opts.CheckpointAfter <= 0 {
+		opts.CheckpointAfter = defaultCheckpointAfter
+	}
+	a := &Applier{opts: opts, fileHash: sha256.New(), signedHash: sha256.New(), dirty: map[string]bool{}}
+	if opts.Now != nil {
+		a.saved = opts.Now()
+	}
+	return a, nil
 }
 
 // Manifest returns the payload's manifest once it has been read and verified, and nil before.
@@ -148,18 +163,25 @@ func (a *Applier) apply(ctx context.Context, r io.Reader) (*Result, error) {
 	m := a.md.manifest
 	for a.next < len(m.operations) {
 		if err := a.step(ctx, r); err != nil {
+			// Joined in this order, the reason to stop for good comes first.
+			if drainErr := a.ops.drain(); drainErr != nil {
+				return nil, errors.Join(drainErr, err)
+			}
 			if ReasonOf(err).Resumable() {
-				if saveErr := a.save(); saveErr != nil { // joined in this order, the reason to stop for good comes first
+				if saveErr := a.save(); saveErr != nil {
 					return nil, errors.Join(saveErr, err)
 				}
 			}
 			return nil, err
 		}
-		if a.unsafe >= a.opts.CheckpointEvery {
+		if a.due() {
 			if err := a.save(); err != nil {
 				return nil, err
 			}
 		}
+	}
+	if err := a.ops.drain(); err != nil {
+		return nil, err
 	}
 	if err := a.save(); err != nil {
 		return nil, err
@@ -227,6 +249,14 @@ func (a *Applier) step(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
+// due reports whether a checkpoint is due after the operation that was just done.
+func (a *Applier) due() bool {
+	if a.unsafe == 0 {
+		return false
+	}
+	return a.unsafe >= a.opts.CheckpointEvery || a.opts.Now != nil && a.opts.Now().Sub(a.saved) >= a.opts.CheckpointAfter
+}
+
 // save flushes the targets and hands out a checkpoint, unless the last one still says it all.
 func (a *Applier) save() error {
 	if a.opts.Checkpoint == nil || a.unsafe == 0 {
@@ -243,10 +273,16 @@ func (a *Applier) save() error {
 		return refuse(WriteFailed, "save the state of the update: %w", err)
 	}
 	a.unsafe = 0
+	if a.opts.Now != nil {
+		a.saved = a.opts.Now()
+	}
 	return nil
 }
 
 func (a *Applier) flush() error {
+	if err := a.ops.drain(); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(a.dirty)) {
 		if err := a.opts.Targets[name].Storage.Sync(); err != nil {
 			return refuse(WriteFailed, "flush partition %q: %w", name, err)
@@ -281,6 +317,9 @@ func (a *Applier) believe(ctx context.Context, r io.Reader) (*Result, error) {
 	return res, nil
 }
 
+// verifyPiece is how much is read back at a time.
+const verifyPiece = 1 << 20
+
 // readBack flushes the targets and compares each partition with the manifest.
 func (a *Applier) readBack(ctx context.Context) error {
 	if err := a.flush(); err != nil {
@@ -294,7 +333,7 @@ func (a *Applier) readBack(ctx context.Context) error {
 	for i := range m.Partitions {
 		part := &m.Partitions[i]
 		h := sha256.New()
-		buf := a.ops.buffer(readPiece)
+		buf := a.ops.buffer(verifyPiece)
 		for off := int64(0); off < part.Size; {
 			if ctx.Err() != nil {
 				return refuse(Cancelled, "cancelled: %w", context.Cause(ctx))

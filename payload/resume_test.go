@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // reparse sends a checkpoint through its bytes, as a restart does.
@@ -85,6 +87,7 @@ func TestResumeEverywhere(t *testing.T) {
 
 // machine has a budget of bytes read and written and of flushes, after which its power fails.
 type machine struct {
+	mu   sync.Mutex
 	left int
 	on   bool
 }
@@ -92,6 +95,8 @@ type machine struct {
 var errPower = errors.New("the power failed")
 
 func (m *machine) spend(n int) bool {
+	m.mu.Lock() // one operation is written while the next is read
+	defer m.mu.Unlock()
 	m.left -= n
 	m.on = m.on && m.left >= 0
 	return m.on
@@ -342,5 +347,40 @@ func TestResumeRefuses(t *testing.T) {
 		if _, err := ParseCheckpoint(enc[:i]); ReasonOf(err) != BadCheckpoint {
 			t.Fatalf("cut after %d bytes: %v", i, err)
 		}
+	}
+}
+
+// On a slow line a checkpoint comes after a time too, at the next operation's end: what was fetched since is all that can be asked for twice.
+func TestCheckpointsByTime(t *testing.T) {
+	contents := testContents()
+	b := write(t, testOptions(contents, keyA))
+	for _, c := range []struct {
+		name string
+		tick time.Duration // from one look at the clock to the next
+		all  bool
+	}{{"fast", 0, false}, {"each operation takes long", time.Minute, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			disks := testDisks(contents)
+			o := applyOptions(disks, trust(1, keyA))
+			now, saved := time.Unix(0, 0), 0
+			o.Now = func() time.Time { now = now.Add(c.tick); return now }
+			o.Checkpoint = func(*Checkpoint) error { saved++; return nil }
+			a, err := NewApplier(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := a.Apply(context.Background(), bytes.NewReader(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			operations := 0
+			for _, p := range res.Manifest.Partitions {
+				operations += p.Operations
+			}
+			if c.all && saved != operations || !c.all && saved != 1 {
+				t.Errorf("%d checkpoints for %d operations", saved, operations)
+			}
+			checkDisks(t, disks, contents)
+		})
 	}
 }

@@ -160,8 +160,13 @@ func (s *session) activate(m *payload.Manifest, size int64) error {
 		}
 	}
 	s.c.mark(&record.Pending)
-	s.c.o.Log.Info("installed", "version", m.Image.Version, "slot", s.idle.Name, "entry", entry.Name())
+	s.c.o.Log.Info("installed", "version", m.Image.Version, "slot", s.idle.Name, "entry", entry.Name(), "written", s.root.written, "skipped", s.root.skipped)
 	// The update exists from here on; what is left is only tidiness.
+	if err := durable.WriteJSON(s.s.State, writtenFile, wire.Written{
+		Version: m.Image.Version, Bytes: s.root.written, Skipped: s.root.skipped, At: record.At,
+	}); err != nil {
+		s.c.o.Log.Warn("record of the installation", "error", err)
+	}
 	s.uki.file.Close()
 	if err := removeFiles(s.s.State, checkpointFile, ukiFile, allowedFile); err != nil {
 		s.c.o.Log.Warn("remains of the installation", "error", err)

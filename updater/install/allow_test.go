@@ -35,7 +35,7 @@ func TestAllowedDowngrade(t *testing.T) {
 	must(t, second(push(m.Core(), old))) // in a new process too
 	equal(t, "protected", m.Protected(t), protected)
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.5+3-0.efi", "semper_1.2.0+0-0.efi"})
-	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json"})
+	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json", "written.json"})
 	core = m.Core()
 	st := status(t, core)
 	if st.Pending == nil || !st.Pending.Back || st.Trial || st.Allowed != nil {

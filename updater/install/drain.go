@@ -57,6 +57,9 @@ func (d *drain) set(at time.Time, back bool) {
 	d.at, d.back = at, back
 }
 
+// remembers reports whether something would be lost with the process: a drain that still excuses a reboot.
+func (c *Core) remembers() bool { return c.drain.ready(c.o.Now()) }
+
 // errBusyDrain is passing: the hook that runs ends within its limit.
 var errBusyDrain = fault.New(fault.IO, "the machine is being drained, or let work back, already")
 

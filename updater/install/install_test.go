@@ -96,9 +96,10 @@ func TestTwoUpdates(t *testing.T) {
 	equal(t, "first offset", offset, 0)
 	equal(t, "protected", m.Protected(t), protected)
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0+3-0.efi"})
+	written := &wire.Written{Version: "1.1.0", Bytes: 128 << 10, Skipped: 32 << 10, At: installtest.Start} // the root's zeros were there
 	pending := &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending, Other: &wire.Other{Version: "1.1.0", Bootable: true}})
-	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json"})
+	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending, Other: &wire.Other{Version: "1.1.0", Bootable: true}, Written: written})
+	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json", "written.json"})
 	must(t, core.Handler(agentUID).Reboot(false))
 	equal(t, "reboots", m.Reboots, 1)
 
@@ -106,7 +107,7 @@ func TestTwoUpdates(t *testing.T) {
 	core = m.Core()
 	hash1 := hex.EncodeToString(r1.RootHash[:])
 	other := &wire.Other{Version: "1.0.0", Bootable: true}
-	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true, WayBack: true, Other: other})
+	equal(t, "on trial", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, Trial: true, WayBack: true, Other: other, Written: written})
 	if _, err := push(core, r2); err == nil || !strings.Contains(err.Error(), "is itself on trial") {
 		t.Errorf("update during the trial: %v", err)
 	}
@@ -114,7 +115,7 @@ func TestTwoUpdates(t *testing.T) {
 		must(t, core.Bless())
 	}
 	blessed := &wire.Blessed{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
-	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, WayBack: true, Blessed: blessed, Other: other})
+	equal(t, "blessed", status(t, core), wire.Status{Version: "1.1.0", Slot: "B", RootHash: hash1, WayBack: true, Blessed: blessed, Other: other, Written: written})
 	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi", "semper_1.1.0.efi"})
 
 	protected = m.Protected(t)
@@ -568,6 +569,7 @@ func TestEntryOfPendingUpdateRemoved(t *testing.T) {
 	}
 	_, err = push(m.Core(), r)
 	must(t, err)
+	equal(t, "nothing is written twice", status(t, m.Core()).Written, &wire.Written{Version: "1.2.0", Skipped: 160 << 10, At: installtest.Start})
 	equal(t, "boot", m.Boot(t).Version, "1.2.0")
 }
 

@@ -112,32 +112,11 @@ func OpenStorage(m Machine) (Storage, error) {
 	if err != nil {
 		return Storage{}, err
 	}
-	disk, err := openDisk(boot.Disk)
+	disk, err := OpenDisk(boot.Disk)
 	if err != nil {
 		return Storage{}, err
 	}
 	return Storage{Disk: disk, ESP: durable.At(EntriesPath), State: state}, nil
-}
-
-// blockDevice is a Disk of the kernel's.
-type blockDevice struct {
-	*os.File
-	size int64
-}
-
-func (b *blockDevice) Size() int64 { return b.size }
-
-func openDisk(path string) (Disk, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, fault.New(fault.IO, "open the disk: %w", err)
-	}
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil || size <= 0 {
-		f.Close()
-		return nil, fault.New(fault.IO, "size of %s: %d bytes, %v", path, size, err)
-	}
-	return &blockDevice{f, size}, nil
 }
 
 // rebootTimeout bounds the question to logind, not the way down.

@@ -13,7 +13,8 @@ import (
 	"github.com/semper-os/semper/updater/wire"
 )
 
-// maxConnections bounds how many peers are served at once; semperd needs one.
+// maxConnections bounds how many connections of root, and how many of others, are served at once. Nobody needs more than one or two, and semperd, should
+// it use up its own, must not keep root from being heard.
 const maxConnections = 8
 
 // Server answers connections on the installer's socket.
@@ -35,7 +36,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer stop()
 
 	var mu sync.Mutex
-	open := map[net.Conn]bool{}
+	open := map[net.Conn]uint32{} // by user
 	context.AfterFunc(ctx, func() {
 		l.Close()
 		mu.Lock()
@@ -44,7 +45,21 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			c.Close()
 		}
 	})
-	idle := time.AfterFunc(s.Idle, stop)
+	var idle *time.Timer
+	mu.Lock()
+	idle = time.AfterFunc(s.Idle, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(open) > 0 {
+			return // somebody came this very moment
+		}
+		if s.Core.remembers() {
+			idle.Reset(s.Idle)
+			return
+		}
+		stop()
+	})
+	mu.Unlock()
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -68,12 +83,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		mu.Lock()
-		if len(open) >= maxConnections || ctx.Err() != nil {
+		if crowd(open, uid) >= maxConnections || ctx.Err() != nil {
 			mu.Unlock()
 			conn.Close()
 			continue
 		}
-		open[conn] = true
+		open[conn] = uid
 		idle.Stop()
 		mu.Unlock()
 		wg.Go(func() {
@@ -89,6 +104,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 		})
 	}
+}
+
+// crowd counts the connections of root where uid is root, and of all others where it is not.
+func crowd(open map[net.Conn]uint32, uid uint32) (n int) {
+	for _, other := range open {
+		if (other == 0) == (uid == 0) {
+			n++
+		}
+	}
+	return n
 }
 
 // admit asks the kernel who is calling.

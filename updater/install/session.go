@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"sync/atomic"
 
 	"github.com/semper-os/semper/fault"
@@ -39,6 +40,7 @@ type session struct {
 	running layout.Slot
 	idle    layout.Slot
 	parts   idleRegions
+	root    *skipper // writes to parts.root
 	uki     *ukiTarget
 
 	applier *payload.Applier
@@ -150,6 +152,7 @@ func (c *Core) begin(b wire.Begin) (*session, error) {
 	if s.parts, err = regions(st.Disk, s.table, s.running, s.idle); err != nil {
 		return nil, err
 	}
+	s.root = &skipper{Region: s.parts.root}
 	all, err := entries(st.ESP, c.o.Machine.Image.ID)
 	if err != nil {
 		return nil, err
@@ -199,7 +202,7 @@ func (s *session) newApplier() (*payload.Applier, error) {
 	o := payload.Options{
 		Trust: s.trust.Payload,
 		Targets: map[string]payload.Target{
-			partRoot: {Storage: s.parts.root, Limit: s.parts.root.Size()},
+			partRoot: {Storage: s.root, Limit: s.parts.root.Size()},
 			partSig:  {Storage: s.parts.sig, Limit: min(s.parts.sig.Size(), rootsig.MaxSize)},
 			partUKI:  {Storage: s.uki, Limit: uki.MaxSize},
 		},
@@ -207,6 +210,7 @@ func (s *session) newApplier() (*payload.Applier, error) {
 		Size:       s.begin.Size,
 		SHA256:     sum,
 		Checkpoint: s.checkpoint,
+		Now:        s.c.o.Now,
 	}
 	if cp := loadCheckpoint(s.s.State); cp != nil && s.resumable(cp, sum) {
 		s.resumed = true
@@ -300,6 +304,10 @@ func (s *session) judge(m *payload.Manifest) error {
 	}
 	if err := errors.Join(layout.CheckVersion(m.Image.Version), bootentry.CheckVersion(m.Image.Version)); err != nil {
 		return refuse(omaha.CodePartitionInfo, "version %q cannot be installed: %w", m.Image.Version, err)
+	}
+	if strings.EqualFold(m.Image.Version, machine.Image.Version) {
+		// FAT would take the two entries for one file.
+		return refuse(omaha.CodePartitionInfo, "version %s differs from %s, which runs here, by the case of its letters only", m.Image.Version, machine.Image.Version)
 	}
 	root, kernel, sig := m.Partition(partRoot), m.Partition(partUKI), m.Partition(partSig)
 	if root == nil || kernel == nil || sig == nil || len(m.Partitions) != 3 {

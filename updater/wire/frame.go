@@ -66,11 +66,23 @@ type Conn struct {
 func NewConn(rw io.ReadWriter) *Conn { return &Conn{rw: rw} }
 
 // Receive reads one frame. The bytes are valid until the next Receive. It returns io.EOF where the peer hung up between two frames.
-func (c *Conn) Receive() (Kind, []byte, error) {
-	if _, err := io.ReadFull(c.rw, c.header[:]); err != nil {
-		if errors.Is(err, io.EOF) {
-			return 0, nil, io.EOF
+func (c *Conn) Receive() (Kind, []byte, error) { return c.receive(func() error { return nil }) }
+
+// receive calls begun when a frame's first byte is there.
+func (c *Conn) receive(begun func() error) (Kind, []byte, error) {
+	_, err := io.ReadFull(c.rw, c.header[:1])
+	if errors.Is(err, io.EOF) {
+		return 0, nil, io.EOF
+	}
+	if err == nil {
+		err = begun()
+	}
+	if err == nil {
+		if _, err = io.ReadFull(c.rw, c.header[1:]); errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
+	}
+	if err != nil {
 		return 0, nil, fault.New(fault.IO, "read frame: %w", err)
 	}
 	size, kind := binary.BigEndian.Uint32(c.header[:4]), Kind(c.header[4])

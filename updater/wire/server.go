@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -40,7 +41,7 @@ type Coded interface{ OmahaCode() int }
 // Serve answers rw's frames with h until the peer hangs up, or breaks the protocol, which is an error. An open session is aborted at the end. What takes
 // long ends with ctx.
 func Serve(ctx context.Context, rw io.ReadWriter, h Handler) error {
-	s := server{ctx: ctx, c: NewConn(rw), h: h}
+	s := server{ctx: ctx, rw: rw, c: NewConn(rw), h: h}
 	err := s.run()
 	if s.open {
 		err = errors.Join(err, h.Abort())
@@ -50,20 +51,45 @@ func Serve(ctx context.Context, rw io.ReadWriter, h Handler) error {
 
 type server struct {
 	ctx  context.Context
+	rw   io.ReadWriter
 	c    *Conn
 	h    Handler
 	open bool
 }
 
+// How long a peer may take. A session waits for the network behind semperd, which breaks a transfer off long before that.
+const (
+	quietLimit = 30 * time.Minute // between two frames
+	frameLimit = time.Minute      // from a frame's first byte to its last, and for the answer to be taken
+)
+
+// deadlines is a net.Conn, of which a test may not have one.
+type deadlines interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// receive reads a frame, and does not wait for ever where the stream knows deadlines: a peer that hangs must not keep the installer from everybody else.
+func (s *server) receive() (Kind, []byte, error) {
+	d, ok := s.rw.(deadlines)
+	if !ok {
+		return s.c.Receive()
+	}
+	if err := d.SetReadDeadline(time.Now().Add(quietLimit)); err != nil {
+		return 0, nil, fault.New(fault.IO, "limit the wait for a frame: %w", err)
+	}
+	return s.c.receive(func() error { return d.SetReadDeadline(time.Now().Add(frameLimit)) })
+}
+
 func (s *server) run() error {
 	for {
-		kind, p, err := s.c.Receive()
+		kind, p, err := s.receive()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			if fault.Is(err, fault.Input) {
-				_ = s.c.SendControl(Reply{Failure: failure(err)})
+				_ = s.answer(Reply{Failure: failure(err)})
 			}
 			return err
 		}
@@ -74,7 +100,7 @@ func (s *server) run() error {
 			var r Request
 			r, err = DecodeRequest(p)
 			if err != nil { // a peer that does not speak the protocol is not listened to any longer
-				_ = s.c.SendControl(Reply{Failure: failure(err)})
+				_ = s.answer(Reply{Failure: failure(err)})
 				return err
 			}
 			reply, err = s.control(r)
@@ -82,10 +108,19 @@ func (s *server) run() error {
 		if err != nil {
 			reply = Reply{Failure: failure(err)}
 		}
-		if err := s.c.SendControl(reply); err != nil {
+		if err := s.answer(reply); err != nil {
 			return err
 		}
 	}
+}
+
+func (s *server) answer(reply Reply) error {
+	if d, ok := s.rw.(deadlines); ok { // what the answer is to may have taken long
+		if err := d.SetWriteDeadline(time.Now().Add(frameLimit)); err != nil {
+			return fault.New(fault.IO, "limit the wait for the peer: %w", err)
+		}
+	}
+	return s.c.SendControl(reply)
 }
 
 var (

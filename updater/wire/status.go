@@ -30,7 +30,7 @@ type Other struct {
 	Bootable bool `json:"bootable"`
 }
 
-// Written counts the bytes of a slot. Together they are the version's size.
+// Written counts the bytes of a root since the installation was begun or resumed.
 type Written struct {
 	Version string    `json:"version"`
 	Bytes   int64     `json:"bytes"`   // written

@@ -55,28 +55,34 @@ func NewMachine(t testing.TB, k Keys, r Release) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m := &Machine{World: w, Disk: w.NewDisk(plan.DiskSize), ESP: w.NewFolder(4 * mib), State: w.NewFolder(8 * mib), Keys: k, Now: Start}
+	Place(t, m.Disk, plan, r)
+	m.ESP.Put("semper_"+r.Version+".efi", r.UKI)
+	m.ESP.Put("windows.efi", []byte("somebody else's"))
+	m.Boot(t)
+	return m
+}
+
+// Place makes a disk of a plan with a release in slot A.
+func Place(t testing.TB, d install.Disk, plan layout.Plan, r Release) {
+	t.Helper()
 	table, err := layout.NewTable(plan, r.Version, r.RootHash, func(label string) [16]byte {
 		return [16]byte{0: 1, 15: byte(len(label))}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Machine{World: w, Disk: w.NewDisk(plan.DiskSize), ESP: w.NewFolder(4 * mib), State: w.NewFolder(8 * mib), Keys: k, Now: Start}
-	if err := table.Write(m.Disk); err != nil {
+	if err := table.Write(d); err != nil {
 		t.Fatal(err)
 	}
 	for label, data := range map[string][]byte{"root-a": r.Root, "verity-a": r.Verity, "verity-sig-a": r.Sig} {
-		if _, err := m.Disk.WriteAt(data, plan.Part(label).Offset()); err != nil {
+		if _, err := d.WriteAt(data, plan.Part(label).Offset()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Disk.Sync(); err != nil {
+	if err := d.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	m.ESP.Put("semper_"+r.Version+".efi", r.UKI)
-	m.ESP.Put("windows.efi", []byte("somebody else's"))
-	m.Boot(t)
-	return m
 }
 
 // Clone copies the machine, as it is while nothing is under way.
@@ -169,6 +175,14 @@ func (m *Machine) Boot(t testing.TB) Booted {
 	m.Hash = hash
 	m.Running = payload.Image{ID: "semper", Version: slot.Version, Architecture: "amd64", Epoch: epoch}
 	return Booted{Version: slot.Version, Slot: slot.Name, Entry: e.Name()}
+}
+
+func rootHashOf(kernel []byte) (hash [32]byte, err error) {
+	f, err := uki.Open(strings.NewReader(string(kernel)), int64(len(kernel)))
+	if err != nil {
+		return hash, err
+	}
+	return f.RootHash()
 }
 
 // epochOf reads what the running system would read of itself.

@@ -81,6 +81,7 @@ func (r Release) SHA256Hex() string { return hex.EncodeToString(r.SHA256[:]) }
 type Spec struct {
 	Version  string
 	RootSize int // bytes, a multiple of 4096; 0: 160 KiB
+	Root     []byte // instead of what the version gives
 	// Each may change its part of the payload and leaves the rest as it is. The payload is signed afterwards.
 	Image   func(*payload.Image)
 	Sig     func([]byte) []byte
@@ -112,9 +113,11 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 		s.Image(&r.Image)
 	}
 	seed := sha256.Sum256([]byte(s.Version))
-	r.Root = make([]byte, s.RootSize)
-	_, _ = mrand.NewChaCha8(seed).Read(r.Root)
-	copy(r.Root[s.RootSize/2:], make([]byte, 32<<10)) // a run of zeros
+	if r.Root = s.Root; r.Root == nil {
+		r.Root = make([]byte, s.RootSize)
+		_, _ = mrand.NewChaCha8(seed).Read(r.Root)
+		copy(r.Root[s.RootSize/2:], make([]byte, 32<<10)) // a run of zeros
+	}
 
 	tree := make(memory, verity.HashAreaSize(uint64(len(r.Root)/verity.BlockSize)))
 	res, err := verity.Format(bytes.NewReader(r.Root), int64(len(r.Root)), tree, verity.Params{UUID: [16]byte(seed[:16]), Salt: seed[:]})
