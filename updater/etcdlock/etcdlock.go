@@ -163,13 +163,14 @@ func (l *Lock) Release(ctx context.Context) error {
 func (l *Lock) do(ctx context.Context, what string, f func(session) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c, err := l.connect(ctx)
+	var cause error
+	c, err := l.connect(ctx, &cause)
 	if err == nil {
 		err = f(session{l: l, c: c})
 		c.Close() //nolint:errcheck // what was asked is answered
 	}
 	if err != nil {
-		return fmt.Errorf("%s etcd reboot lock: %w", what, classify(err))
+		return fmt.Errorf("%s etcd reboot lock: %w", what, classify(err, cause))
 	}
 	return nil
 }

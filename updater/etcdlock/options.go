@@ -13,6 +13,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -141,8 +142,9 @@ func readPEM(path string) ([]byte, error) {
 	return b, nil
 }
 
-// connect makes a client; the connection is made with the first request. Its own logging is off: what goes wrong comes back as an error.
-func (l *Lock) connect(ctx context.Context) (*clientv3.Client, error) {
+// connect makes a client; the connection is made with the first request. Its own logging is off: what goes wrong comes back as an error. The client waits for
+// a connection until the time limit, and then forgets why there was none; cause keeps it.
+func (l *Lock) connect(ctx context.Context, cause *error) (*clientv3.Client, error) {
 	config := clientv3.Config{
 		Endpoints:          l.o.Endpoints,
 		DialTimeout:        l.o.DialTimeout,
@@ -151,10 +153,13 @@ func (l *Lock) connect(ctx context.Context) (*clientv3.Client, error) {
 		MaxCallRecvMsgSize: maxReply,
 		MaxCallSendMsgSize: maxReply,
 		Context:            ctx,
-		// A few tries for a member that is away, few enough to end before RequestTimeout: their error says what is wrong, that of the time limit does not.
-		MaxUnaryRetries:    20,
-		BackoffWaitBetween: 100 * time.Millisecond,
 		Logger:             zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
+			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+				err := invoke(ctx, method, req, reply, cc, opts...)
+				*cause = err
+				return err
+			})},
 	}
 	if l.o.Endpoints[0][:5] == "https" {
 		var err error

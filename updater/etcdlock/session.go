@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/status"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -111,8 +112,8 @@ func (s session) revoke(ctx context.Context, lease clientv3.LeaseID) {
 	_, _ = s.c.Revoke(ctx, lease)
 }
 
-// classify gives an error of etcd's client a kind, where it has none.
-func classify(err error) error {
+// classify gives an error of etcd's client a kind, where it has none. Cause is what the last request ended with.
+func classify(err, cause error) error {
 	for _, refused := range []error{
 		rpctypes.ErrAuthFailed, rpctypes.ErrPermissionDenied, rpctypes.ErrInvalidAuthToken, rpctypes.ErrUserEmpty, rpctypes.ErrAuthNotEnabled,
 	} {
@@ -121,6 +122,9 @@ func classify(err error) error {
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
+		if cause != nil {
+			return fault.New(fault.Network, "etcd does not answer in time: %w: %s", err, status.Convert(cause).Message())
+		}
 		return fault.New(fault.Network, "etcd does not answer in time: %w", err)
 	}
 	if fault.KindOf(err) == fault.Internal { // nothing of ours: etcd's client, or the caller's context
