@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,9 +62,13 @@ func (p *program) health(ctx context.Context, f healthFlags) error {
 	if err != nil {
 		return err
 	}
-	mode, grace := p.serverCheck(ctx, f)
+	isServer := func(c health.Check) bool { return c.Builtin == health.Server }
+	mode, grace := health.Mode(f.server), time.Duration(-1)
+	if slices.ContainsFunc(checks, isServer) {
+		mode, grace = p.serverCheck(ctx, f)
+	}
 	for i := range checks {
-		if checks[i].Builtin == health.Server && grace >= 0 {
+		if isServer(checks[i]) && grace >= 0 {
 			checks[i].Grace = grace
 		}
 	}

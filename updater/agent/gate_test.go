@@ -102,7 +102,7 @@ func TestLock(t *testing.T) {
 	equal(t, "boot", h.boot().Version, "1.1.0")
 	h.fleet.set(func() { h.fleet.offer = nil })
 	h.step()
-	equal(t, "calls on trial", l.take(), nil)
+	equal(t, "calls on trial", l.take(), []string{"held"}) // which renews it
 	must(t, h.Core().Bless())
 	l.away = errors.New("no route to host")
 	wait = h.step()
@@ -225,9 +225,15 @@ func TestInhibitorsForTooLong(t *testing.T) {
 	equal(t, "reboots", h.Reboots, 1)
 }
 
-// A logind that does not answer stops nothing.
+// A logind that does not answer is a no, but not for ever.
 func TestLogindAway(t *testing.T) {
-	h := ready(t, func(h *host) { h.login = &login{err: errors.New("no bus")} })
+	h := ready(t, func(h *host) {
+		h.login = &login{err: errors.New("no bus")}
+		h.settings.Reboot.InhibitorGrace = 0
+	})
+	h.step()
+	waiting(t, h, "logind does not answer (no bus)")
+	h.clock.advance(25 * time.Hour)
 	h.step()
 	equal(t, "reboots", h.Reboots, 1)
 }

@@ -20,6 +20,8 @@ const (
 	lockMax    = 5 * time.Minute
 	drainFirst = 10 * time.Minute // after a drain hook failed; doubles up to maxRetry
 	never      = 30 * 24 * time.Hour
+	blindLimit = 24 * time.Hour  // for how long a logind that does not answer stops a reboot
+	renewEvery = 5 * time.Minute // how often a machine on trial renews the lock
 )
 
 // gate is what the agent knows of the way to a reboot. It is not kept on disk: after a restart of the agent the way begins anew.
@@ -33,6 +35,7 @@ type gate struct {
 	drainNext      time.Time
 	unsure         bool // an earlier process, or a machine before a reinstallation, may hold the lock
 	releaseNext    time.Time
+	renewNext      time.Time
 	releaseTries   int
 }
 
@@ -172,10 +175,14 @@ func (a *Agent) inhibited(ctx context.Context) string {
 		return ""
 	}
 	all, err := a.o.Login.Inhibitors(ctx)
+	limit := a.setup.Settings.Reboot.InhibitorGrace
 	if err != nil {
-		// Without an answer nobody can object; a machine whose logind is broken needs its update all the more.
+		// Nobody knows what would be interrupted. But a machine whose logind is broken for good needs its update all the more.
 		a.o.Log.Warn("ask logind for inhibitors", "error", err)
-		return ""
+		all = []logind.Inhibitor{{Who: "logind does not answer", Why: clip(err.Error(), 200)}}
+		if limit == 0 {
+			limit = blindLimit
+		}
 	}
 	if len(all) == 0 {
 		a.gate.inhibitedSince = time.Time{}
@@ -184,7 +191,6 @@ func (a *Agent) inhibited(ctx context.Context) string {
 	if a.gate.inhibitedSince.IsZero() {
 		a.gate.inhibitedSince = a.now()
 	}
-	limit := a.setup.Settings.Reboot.InhibitorGrace
 	if limit > 0 && a.now().Sub(a.gate.inhibitedSince) >= limit {
 		a.o.Log.Warn("inhibitors are no longer honoured", "since", a.gate.inhibitedSince, "limit", limit)
 		return ""
@@ -317,6 +323,17 @@ func (a *Agent) goDown(ctx context.Context, p *wire.Pending) error {
 	a.change(func(s *State) { s.Reboots = r })
 	a.enter(StateRebooting, "into version "+p.Version)
 	return a.with(ctx, func(i Installer) error { return i.Reboot() })
+}
+
+// renew keeps the lock while a version is on trial: it is given back when that is healthy, however long it takes.
+func (a *Agent) renew(ctx context.Context) {
+	if a.setup.Lock == nil || !a.state.Locked || a.now().Before(a.gate.renewNext) {
+		return
+	}
+	a.gate.renewNext = a.after(renewEvery)
+	if err := a.setup.Lock.Held(ctx); err != nil {
+		a.o.Log.Warn("renew the reboot lock on trial", "error", err)
+	}
 }
 
 // undrain undoes what the drain hooks did, if they may have done something. Where that fails it is tried again at the next step.

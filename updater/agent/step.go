@@ -20,6 +20,7 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 		a.enter(StateTrial, "version "+a.slots.Version+" must pass its health checks")
 		a.deliver(ctx)
 		a.probe(ctx)
+		a.renew(ctx)
 		return trialPoll
 	}
 	a.settle(ctx)

@@ -94,7 +94,7 @@ const (
 // Reboot is when and how a machine reboots into an update.
 type Reboot struct {
 	Strategy       Strategy
-	Windows        []string      // when a reboot may begin ("Mon-Fri 02:00 3h"), at most 50; checked by CheckWindow alone
+	Windows        []string      // when a reboot may begin ("Mon-Fri 02:00 3h"), at most 50; see package window
 	TimeZone       string        // of Windows: an IANA name or TimeZoneLocal; see Location
 	UserGrace      time.Duration // how long logged-in users are waited for, at most 24h; 0: not at all
 	InhibitorGrace time.Duration // how long blocking inhibitors are honoured, at most 30d; 0: for ever
@@ -117,9 +117,8 @@ type FleetLock struct {
 
 // Etcd is the semaphore of the strategy of that name.
 type Etcd struct {
-	Endpoints    []string      // URLs of members, at most 16; required by the strategy
-	Group        string        // machines that share the semaphore: letters, digits, - and ., at most 64
-	Slots        int           // how many of them may be down at once, 1 to 1000
+	Endpoints    []string      // URLs of members, at most 10; required by the strategy
+	Group        string        // machines that share the semaphore, whose size is in etcd: letters, digits, - and ., at most 64
 	Lease        time.Duration // after which the slot of a machine that did not come back is free, 1m to 24h
 	CAFile       string        // absolute path of PEM certificates; empty: the system's
 	Certificate  string        // absolute path of a PEM certificate; only together with Key
@@ -185,7 +184,7 @@ func Defaults() Settings {
 			Strategy: RebootImmediate, TimeZone: "UTC",
 			UserGrace: 10 * time.Minute, InhibitorGrace: 24 * time.Hour, DrainTimeout: 5 * time.Minute, MaxReboots: 3,
 			FleetLock: FleetLock{Group: "default"},
-			Etcd:      Etcd{Group: "default", Slots: 1, Lease: 30 * time.Minute},
+			Etcd:      Etcd{Group: "default", Lease: 30 * time.Minute},
 		},
 		Health: Health{Server: Required, Grace: 5 * time.Minute, Interval: 15 * time.Minute, Later: LaterReport},
 		Trust:  Trust{Freshness: FreshnessWarn, MaxAge: 14 * day},

@@ -40,10 +40,10 @@ func TestWriteDropIn(t *testing.T) {
 		{map[string]any{"pin": "1.3.0"}, []string{"channel", "jitter"}, "pin = \"1.3.0\"\npaused = true\n"},
 		{nil, []string{"pin", "paused"}, ""},
 		{map[string]any{
-			"alias": "a\"\\ä", "poll_interval": 90 * time.Minute, "trust.max_age": 14 * day, "max_failures": 3, "reboot.etcd.slots": int64(2),
+			"alias": "a\"\\ä", "poll_interval": 90 * time.Minute, "trust.max_age": 14 * day, "max_failures": 3, "reboot.max_reboots": int64(2),
 			"servers": []string{"http://a", "http://b"}, "payload.max_size": "1GiB",
 		}, nil, "servers = [\"http://a\", \"http://b\"]\nalias = \"a\\\"\\\\ä\"\nmax_failures = 3\npoll_interval = \"1h30m\"\n" +
-			"payload.max_size = \"1GiB\"\nreboot.etcd.slots = 2\ntrust.max_age = \"14d\"\n"},
+			"payload.max_size = \"1GiB\"\nreboot.max_reboots = 2\ntrust.max_age = \"14d\"\n"},
 	} {
 		var got Settings
 		var err error

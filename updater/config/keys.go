@@ -107,9 +107,8 @@ var keys = []key{
 	address("reboot.fleetlock.url", func(s *Settings) *string { return &s.Reboot.FleetLock.URL }, optional(checkBase)),
 	text("reboot.fleetlock.group", func(s *Settings) *string { return &s.Reboot.FleetLock.Group }, checkGroup),
 
-	list("reboot.etcd.endpoints", func(s *Settings) *[]string { return &s.Reboot.Etcd.Endpoints }, 16, checkEndpoint),
+	list("reboot.etcd.endpoints", func(s *Settings) *[]string { return &s.Reboot.Etcd.Endpoints }, 10, checkEndpoint),
 	text("reboot.etcd.group", func(s *Settings) *string { return &s.Reboot.Etcd.Group }, checkGroup),
-	number("reboot.etcd.slots", func(s *Settings) *int { return &s.Reboot.Etcd.Slots }, 1, 1000),
 	wait("reboot.etcd.lease", func(s *Settings) *time.Duration { return &s.Reboot.Etcd.Lease }, span{least: time.Minute, most: 24 * time.Hour}),
 	text("reboot.etcd.ca_file", func(s *Settings) *string { return &s.Reboot.Etcd.CAFile }, optional(checkPath)),
 	text("reboot.etcd.certificate", func(s *Settings) *string { return &s.Reboot.Etcd.Certificate }, optional(checkPath)),

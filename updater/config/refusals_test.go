@@ -9,7 +9,7 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"typing error", "server = ''\n\nchanel = 'beta'\n", `x.toml:3: unknown key "chanel", did you mean "channel"?`},
 		{"in a table", "[reboot]\nstratgy = 'off'\n", `x.toml:2: unknown key "reboot.stratgy", did you mean "reboot.strategy"?`},
-		{"in a table in a table", "[reboot.etcd]\n\nslot = 2\n", `x.toml:3: unknown key "reboot.etcd.slot", did you mean "reboot.etcd.slots"?`},
+		{"in a table in a table", "[reboot.etcd]\n\nleas = 2\n", `x.toml:3: unknown key "reboot.etcd.leas", did you mean "reboot.etcd.lease"?`},
 		{"in an inline table", "[reboot]\nsoft = true\netcd = { group = 'a', end_points = [] }\n", `x.toml:3: unknown key "reboot.etcd.end_points", did you mean "reboot.etcd.endpoints"?`},
 		{"dotted", "reboot.etcd.leese = '1h'\n", `x.toml:1: unknown key "reboot.etcd.leese", did you mean "reboot.etcd.lease"?`},
 		{"array key", "[reboot]\nwindow = [\n'a',\n]\n", `x.toml:2: unknown key "reboot.window", did you mean "reboot.windows"?`},
@@ -105,9 +105,7 @@ func TestRefusals(t *testing.T) {
 		{"no fleetlock group", "[reboot.fleetlock]\ngroup = ''\n", "a group's name has 1 to 64 characters"},
 		{"etcd endpoint", "[reboot.etcd]\nendpoints = ['e1:2379']\n", `"e1:2379" is not an end point`},
 		{"etcd password", "[reboot.etcd]\nendpoints = ['http://root:word@e1:2379']\n", `"http://xxxxx@e1:2379" is not an end point`},
-		{"etcd endpoints", "[reboot.etcd]\nendpoints = [" + strings.Repeat("'http://e',", 17) + "]\n", "17 entries, at most 16 are allowed"},
-		{"no slot", "[reboot.etcd]\nslots = 0\n", "0 is out of range (1 to 1000)"},
-		{"slots", "[reboot.etcd]\nslots = 1001\n", "1001 is out of range (1 to 1000)"},
+		{"etcd endpoints", "[reboot.etcd]\nendpoints = [" + strings.Repeat("'http://e',", 11) + "]\n", "11 entries, at most 10 are allowed"},
 		{"short lease", "[reboot.etcd]\nlease = '59s'\n", `"59s" is out of range (1m to 24h)`},
 		{"long lease", "[reboot.etcd]\nlease = '25h'\n", "is out of range (1m to 24h)"},
 
@@ -138,7 +136,7 @@ func TestLimits(t *testing.T) {
 		"[payload]\nmax_size = '1'\n", "[payload]\nmax_size = '9223372036854775807'\n",
 		"[reboot]\nuser_grace = '1d'\n", "[reboot]\ninhibitor_grace = 0\n", "[reboot]\ninhibitor_grace = '30d'\n", "[reboot]\ndrain_timeout = '1s'\n",
 		"[reboot]\nmax_reboots = 10\n", "[reboot]\ntime_zone = 'local'\n", "[reboot]\nwindows = [" + strings.Repeat("'a',", 50) + "]\n",
-		"[reboot.etcd]\nlease = '1m'\nslots = 1\nendpoints = [" + strings.Repeat("'http://[::1]:2379',", 16) + "]\n",
+		"[reboot.etcd]\nlease = '1m'\nendpoints = [" + strings.Repeat("'http://[::1]:2379',", 10) + "]\n",
 		"[health]\ngrace = '15m'\ninterval = '1m'\n", "[health]\ninterval = '30d'\n", "[trust]\nmax_age = '1h'\n", "[trust]\nmax_age = '52w'\n",
 	} {
 		if _, err := Load(place(t, map[string]string{"etc/semper/update.d/x.toml": text}), ""); err != nil {

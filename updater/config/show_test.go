@@ -85,8 +85,8 @@ func TestChanged(t *testing.T) {
 	if got := Changed(a, b); got != nil {
 		t.Errorf("same values: %q", got)
 	}
-	b.Channel, b.Reboot.Etcd.Slots, b.Servers = "beta", 2, []string{"http://a"}
-	if got := Changed(a, b); !slices.Equal(got, []string{"servers", "channel", "reboot.etcd.slots"}) {
+	b.Channel, b.Reboot.MaxReboots, b.Servers = "beta", 2, []string{"http://a"}
+	if got := Changed(a, b); !slices.Equal(got, []string{"servers", "channel", "reboot.max_reboots"}) {
 		t.Errorf("got %q", got)
 	}
 }

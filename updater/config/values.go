@@ -11,6 +11,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/semper-os/semper/updater/window"
 )
 
 const day = 24 * time.Hour
@@ -20,9 +22,6 @@ const maxDuration = 30 * day
 
 // maxText bounds every string that has no limit of its own.
 const maxText = 2048
-
-// CheckWindow is asked about each text of reboot.windows. It is a variable because the language of windows is another package's.
-var CheckWindow = func(string) error { return nil }
 
 // words reads a string.
 func words(check func(string) error) func(any) (string, error) {
@@ -329,7 +328,8 @@ func checkWindow(s string) error {
 	if s == "" || len(s) > 200 {
 		return fmt.Errorf("a window has 1 to 200 characters, not %d (example: \"Mon-Fri 02:00 3h\")", len(s))
 	}
-	return CheckWindow(s)
+	_, err := window.Parse(s)
+	return err
 }
 
 func checkTimeZone(s string) error {

@@ -74,7 +74,7 @@ func New(p Paths, log *slog.Logger) (*Daemon, error) {
 	}
 	if p.SystemBus != "" {
 		d.bus = bus.New(bus.Options{Agent: steering{d}, Log: log})
-		d.logind = logind.New(p.SystemBus)
+		d.logind = &logind.Client{Address: "unix:path=" + p.SystemBus}
 		o.Login = d.logind
 	}
 	if d.agent, err = agent.New(o); err != nil {

@@ -1,7 +1,10 @@
 package daemon
 
 import (
+	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -71,17 +74,45 @@ func windows(r *config.Reboot) (window.Schedule, error) {
 func lock(s *config.Settings, id string) (agent.Lock, error) {
 	switch s.Reboot.Strategy {
 	case config.RebootFleetLock:
-		transport, err := network.Transport(s.Network, fleetlock.Timeout)
+		transport, err := network.Transport(s.Network, fleetlock.DefaultTimeout)
 		if err != nil {
 			return nil, err
 		}
-		return fleetlock.New(s.Reboot.FleetLock.URL, fleetlock.Options{Group: s.Reboot.FleetLock.Group, ID: id, HTTP: &http.Client{Transport: transport}})
+		return fleetlock.New(fleetlock.Options{URL: s.Reboot.FleetLock.URL, Group: s.Reboot.FleetLock.Group, ID: id, HTTP: &http.Client{Transport: transport}})
 	case config.RebootEtcd:
 		e := &s.Reboot.Etcd
+		password, err := secret(e.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
 		return etcdlock.New(etcdlock.Options{
-			Endpoints: e.Endpoints, Group: e.Group, ID: id, Slots: e.Slots, Lease: e.Lease,
-			CAFile: e.CAFile, Certificate: e.Certificate, Key: e.Key, Username: e.Username, PasswordFile: e.PasswordFile,
+			Endpoints: e.Endpoints, Group: e.Group, ID: id, TTL: e.Lease,
+			CA: e.CAFile, Cert: e.Certificate, Key: e.Key, Username: e.Username, Password: password,
 		})
 	}
 	return nil, nil
+}
+
+// maxSecret bounds a file with a password.
+const maxSecret = 4 << 10
+
+// secret reads a password's file; a line's end belongs to the file and not to the password.
+func secret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fault.New(fault.IO, "reboot.etcd.password_file: %w (user semperd must be able to read it)", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", fault.New(fault.IO, "reboot.etcd.password_file: %w", err)
+	}
+	word := strings.TrimRight(string(data), "\r\n")
+	if len(data) > maxSecret || word == "" {
+		return "", fault.New(fault.Input, "reboot.etcd.password_file: %s has %d bytes, 1 to %d are allowed", path, len(word), maxSecret)
+	}
+	return word, nil
 }
