@@ -151,7 +151,7 @@ func TestCrossChecks(t *testing.T) {
 		{"poll_interval = '1m'", "\njitter = '2m'", "jitter (2m, from B:2) must not exceed poll_interval (1m, from A:1)"},
 		{"", "jitter = '46m'", "jitter (46m, from B:1) must not exceed poll_interval (45m, from the defaults)"},
 		{"[reboot]\nstrategy = 'window'", "", `reboot.strategy "window" (from A:2) needs reboot.windows, which is empty (from the defaults)`},
-		{"[reboot]\nstrategy = 'window'\nwindows = ['a']", "[reboot]\nwindows = []", `reboot.strategy "window" (from A:2) needs reboot.windows, which is empty (from B:2)`},
+		{"[reboot]\nstrategy = 'window'\nwindows = ['02:00 1h']", "[reboot]\nwindows = []", `reboot.strategy "window" (from A:2) needs reboot.windows, which is empty (from B:2)`},
 		{"[reboot]\nstrategy = 'fleetlock'", "[reboot.fleetlock]\nurl = ''", `reboot.strategy "fleetlock" (from A:2) needs reboot.fleetlock.url, which is empty (from B:2)`},
 		{"[reboot]\nstrategy = 'etcd'", "", `reboot.strategy "etcd" (from A:2) needs reboot.etcd.endpoints, which is empty (from the defaults)`},
 		{"[network]\nclient_certificate = '/a'", "[network]\nclient_key = ''", `network.client_certificate ("/a", from A:2) needs network.client_key, which is empty (from B:2)`},
