@@ -80,7 +80,7 @@ func (r Release) SHA256Hex() string { return hex.EncodeToString(r.SHA256[:]) }
 // Spec changes what a release is made of before it is put together; nil fields keep the usual.
 type Spec struct {
 	Version  string
-	RootSize int // bytes, a multiple of 4096; 0: 160 KiB
+	RootSize int    // bytes, a multiple of 4096; 0: 160 KiB
 	Root     []byte // instead of what the version gives
 	// Each may change its part of the payload and leaves the rest as it is. The payload is signed afterwards.
 	Image   func(*payload.Image)
