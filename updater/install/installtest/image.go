@@ -23,8 +23,8 @@ func Image(n int, seed uint64) []byte {
 			// The square makes low numbers frequent.
 			x := (r >> 32) & 0xffff
 			at += copy(b[at:], words[x*x>>19])
-			if r&0x400 == 0 && at < n {
-				b[at] = byte(r >> 16)
+			for i := r >> 10 & 7; i > 3 && at < n; i-- {
+				b[at] = byte(r >> (i * 8))
 				at++
 			}
 		}
