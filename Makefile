@@ -13,6 +13,7 @@ export CGO_ENABLED := 0
 BUILD_PACKAGES := mmdebstrap gpgv debian-archive-keyring ca-certificates
 BOOT_PACKAGES  := qemu-system-x86 qemu-utils ovmf
 CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi dbus systemd
+CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server dbus-daemon
 
 .PHONY: help
 help: ## this list

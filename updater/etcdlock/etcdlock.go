@@ -18,7 +18,7 @@
 // # Use
 //
 //	Acquire    before the reboot, again and again until it is nil; after a restart of the agent or the machine, where the slot should be kept: it takes
-//	           the machine's own slot over and begins a new TTL
+//	           the machine's own slot over and begins a new TTL. Nil proves the slot as well as Held does
 //	Held       right before the reboot, and while a version is on trial: proves the slot and begins a new TTL. Any error means: do not reboot, Acquire again
 //	Release    when the new version is healthy, or the reboot was given up; works without an Acquire by this process
 //

@@ -150,8 +150,10 @@ func TestAnswers(t *testing.T) {
 		{"no content is not 200", 204, "", "", &Refused{Status: 204}, fault.Network, "HTTP status 204 without"},
 		{"redirect", 302, "", "", &Refused{Status: 302}, fault.Network, "HTTP status 302 without"},
 		{"permanent redirect", 308, "", "", &Refused{Status: 308}, fault.Network, "HTTP status 308 without"},
-		{"airlock full", 500, "", `{"kind":"failed_lock","value":"lock failed"}`, &Refused{"failed_lock", "lock failed", 500}, fault.Verification,
-			"FleetLock pre-reboot: lock failed (failed_lock, HTTP status 500)"},
+		{
+			"airlock full", 500, "", `{"kind":"failed_lock","value":"lock failed"}`, &Refused{"failed_lock", "lock failed", 500}, fault.Verification,
+			"FleetLock pre-reboot: lock failed (failed_lock, HTTP status 500)",
+		},
 		{"unknown group", 400, "", `{"kind":"unknown_group","value":"x"}`, &Refused{"unknown_group", "x", 400}, fault.Verification, "unknown_group"},
 		{"more keys", 400, "", `{"kind":"k","value":"v","more":[1]}`, &Refused{"k", "v", 400}, fault.Verification, "v (k"},
 		{"no value", 400, "", `{"kind":"k"}`, &Refused{"k", "refused", 400}, fault.Verification, "refused (k"},
