@@ -21,8 +21,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/updater/config"
+	"github.com/semper-os/semper/updater/drain"
 	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/install"
+	"github.com/semper-os/semper/updater/journal"
+	"github.com/semper-os/semper/updater/marker"
 )
 
 const (
@@ -31,6 +35,7 @@ const (
 )
 
 func main() {
+	slog.SetDefault(journal.Logger("semper-installd"))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{
@@ -74,7 +79,37 @@ func newCore(reboot func(soft bool) error) (*install.Core, error) {
 		Reboot:  reboot,
 		Now:     time.Now,
 		Log:     slog.Default(),
+		Drain: func(ctx context.Context, from, to string) error {
+			return drain.Client{}.Drain(ctx, drain.Request{Reason: "reboot into version " + to, From: from, To: to, Limit: drainLimit()})
+		},
+		Undrain: drain.Client{}.Undrain,
+		Warn:    drain.Client{}.Warn,
+		Marker:  mark,
 	}), nil
+}
+
+// drainLimit is the time for all drain hooks together. The settings are root's; if they are wrong, semperd says so, and the default counts here.
+func drainLimit() time.Duration {
+	s, err := config.Load("/", "")
+	if err != nil {
+		slog.Warn("the default time limit for drain hooks counts", "error", err)
+		s = config.Defaults()
+	}
+	return s.Reboot.DrainTimeout
+}
+
+// markerFolder is linked from /run, see tmpfiles.d/semper.conf.
+const markerFolder = "/run/semper/marker"
+
+// mark tells other programs whether a version waits for its reboot. Nothing depends on it.
+func mark(pending bool, version string) {
+	err := marker.Clear(markerFolder)
+	if pending {
+		err = marker.Set(markerFolder, "semper "+version)
+	}
+	if err != nil {
+		slog.Warn("reboot-required", "error", err)
+	}
 }
 
 func serveCommand() *cobra.Command {

@@ -135,7 +135,7 @@ func TestLimits(t *testing.T) {
 		"[network]\nbandwidth_limit = '16KiB'\n", "[network]\nbandwidth_limit = 0\n", "[network]\nbandwidth_limit = 1048576\n",
 		"[payload]\nmax_size = '1'\n", "[payload]\nmax_size = '9223372036854775807'\n",
 		"[reboot]\nuser_grace = '1d'\n", "[reboot]\ninhibitor_grace = 0\n", "[reboot]\ninhibitor_grace = '30d'\n", "[reboot]\ndrain_timeout = '1s'\n",
-		"[reboot]\nmax_reboots = 10\n", "[reboot]\ntime_zone = 'local'\n", "[reboot]\nwindows = [" + strings.Repeat("'a',", 50) + "]\n",
+		"[reboot]\nmax_reboots = 10\n", "[reboot]\ntime_zone = 'local'\n", "[reboot]\nwindows = [" + strings.Repeat("'02:00 1h',", 50) + "]\n",
 		"[reboot.etcd]\nlease = '1m'\nendpoints = [" + strings.Repeat("'http://[::1]:2379',", 10) + "]\n",
 		"[health]\ngrace = '15m'\ninterval = '1m'\n", "[health]\ninterval = '30d'\n", "[trust]\nmax_age = '1h'\n", "[trust]\nmax_age = '52w'\n",
 	} {

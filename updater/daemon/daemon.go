@@ -24,6 +24,8 @@ import (
 	"sync"
 	"syscall"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/client"
@@ -120,10 +122,19 @@ func (d *Daemon) reload(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-hup:
+			d.notify(sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec())
 			if r := d.agent.Do(ctx, agent.Request{Verb: agent.VerbReload}); r.Error != "" {
 				d.log.Error("the settings in force stay", "error", r.Error)
 			}
+			d.notify(sd.SdNotifyReady)
 		}
+	}
+}
+
+// notify tells the service manager, if there is one.
+func (d *Daemon) notify(state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		d.log.Warn("notify systemd", "error", err)
 	}
 }
 
