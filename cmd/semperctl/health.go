@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -119,7 +120,29 @@ func (p *program) later(ctx context.Context, f healthFlags, r *health.Result) er
 			return err
 		}
 	}
+	if verdict.Sick && f.record != "" {
+		p.leave(ctx, f)
+	}
+	if verdict.Changed != "" {
+		_, _ = p.ask(ctx, agent.Request{Verb: agent.VerbLook}) // it looks by itself too, within the hour
+	}
 	return r.Err()
+}
+
+// installer is semper-installd.
+const installer = "/usr/lib/semper/semper-installd"
+
+// leave has the other slot's version boot next, where the settings want that of a version that became sick. semper-installd knows when it makes sense, and
+// does it once for a version; the agent then reboots as into an update.
+func (p *program) leave(ctx context.Context, f healthFlags) {
+	s, err := p.agentStatus(ctx)
+	if err != nil || s.HealthLater != "rollback" {
+		return
+	}
+	out, err := exec.CommandContext(ctx, installer, "rollback", "--later", "--health", f.record).CombinedOutput()
+	if err != nil {
+		slog.Error("leave the sick version", "version", s.Version, "error", err, "output", strings.TrimSpace(string(out)))
+	}
 }
 
 func (p *program) report(r *health.Result, v *health.Verdict) error {

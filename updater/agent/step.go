@@ -112,7 +112,7 @@ func (a *Agent) learn(st wire.Status) {
 		})
 		a.o.Log.Info("update completed", "version", b.Version, "from", b.From)
 	}
-	if r := st.RolledBack; r != nil && !r.At.Equal(a.state.SeenRollback) {
+	if r := st.RolledBack; r != nil && r.Version != st.Version && !r.At.Equal(a.state.SeenRollback) {
 		reason := r.Reason
 		a.change(func(s *State) {
 			s.SeenRollback = r.At

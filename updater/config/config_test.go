@@ -56,11 +56,11 @@ func TestNoFilesGivesDefaults(t *testing.T) {
 func TestLaterFileWinsKeyByKey(t *testing.T) {
 	root := place(t, map[string]string{
 		"usr/share/flatcar/update.conf":            "GROUP=lts\nMACHINE_ALIAS=rack-1\nSERVER=https://flatcar.example/v1/update\n",
-		"usr/lib/semper/update.d/00-defaults.toml": "server = 'http://image/v1/update'\nchannel = 'stable'\npoll_interval = '10m'\n[reboot]\nstrategy = 'off'\nwindows = ['a', 'b']\n",
+		"usr/lib/semper/update.d/00-defaults.toml": "server = 'http://image/v1/update'\nchannel = 'stable'\npoll_interval = '10m'\n[reboot]\nstrategy = 'off'\nwindows = ['01:00 1h', '02:00 1h']\n",
 		"usr/lib/semper/update.d/50-more.toml":     "channel = 'beta'\n",
 		"usr/lib/semper/update.d/.hidden.toml":     "nonsense",
 		"usr/lib/semper/update.d/readme.txt":       "nonsense",
-		"etc/semper/update.d/10-site.toml":         "server = 'https://site.example/v1/update'\n[payload]\nmax_size = '512MiB'\n[reboot]\nwindows = ['c']\n",
+		"etc/semper/update.d/10-site.toml":         "server = 'https://site.example/v1/update'\n[payload]\nmax_size = '512MiB'\n[reboot]\nwindows = ['03:00 1h']\n",
 		"etc/semper/update.d/10-site.toml.new":     "nonsense",
 		"run/semper/update.d/99.toml":              "channel = 'alpha'\ninitial_delay = '0s'\n",
 		"creds/semper.update.toml":                 "poll_interval = '5s'\njitter = '1s'\n",
@@ -73,7 +73,7 @@ func TestLaterFileWinsKeyByKey(t *testing.T) {
 	want := Defaults()
 	want.Server, want.Channel, want.Alias = "https://site.example/v1/update", "alpha", "rack-1"
 	want.PollInterval, want.InitialDelay, want.Jitter = 5*time.Second, 0, time.Second
-	want.Reboot.Strategy, want.Reboot.Windows, want.Payload.MaxSize = RebootOff, []string{"c"}, 512<<20
+	want.Reboot.Strategy, want.Reboot.Windows, want.Payload.MaxSize = RebootOff, []string{"03:00 1h"}, 512<<20
 	want.Origin = map[string]Origin{
 		"server":           at("etc/semper/update.d/10-site.toml", 1),
 		"channel":          at("run/semper/update.d/99.toml", 1),
