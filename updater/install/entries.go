@@ -15,6 +15,12 @@ import (
 // tempUKI is the UKI's name on the ESP until it is whole. The boot loader looks at names that end in .efi only.
 const tempUKI = "semper-update.part"
 
+// Bounds of what is looked at on the ESP. A machine has two entries, three in the middle of an update.
+const (
+	maxNames   = 1000
+	maxEntries = 50
+)
+
 // file is one UKI of this product on the ESP.
 type file struct {
 	name  string
@@ -32,6 +38,9 @@ func entries(esp durable.Folder, id string) ([]file, error) {
 	if err != nil {
 		return nil, fault.New(fault.IO, "list the boot entries: %w", err)
 	}
+	if len(names) > maxNames {
+		return nil, fault.New(fault.Input, "the ESP's folder of boot entries has %d files, at most %d are looked at: remove some", len(names), maxNames)
+	}
 	var all []file
 	for _, name := range names {
 		if !strings.HasPrefix(name, id+"_") {
@@ -40,6 +49,9 @@ func entries(esp durable.Folder, id string) ([]file, error) {
 		entry, err := bootentry.Parse(name)
 		if err != nil {
 			continue // no boot entry, whatever it is
+		}
+		if len(all) == maxEntries {
+			return nil, fault.New(fault.Input, "the ESP has more than %d boot entries of %s: remove some", maxEntries, id)
 		}
 		f := file{name: name, entry: entry}
 		f.size, f.rootHash, err = identify(esp, name)

@@ -112,6 +112,7 @@ type Core struct {
 	mu      sync.Mutex // of all below, and of everything on the ESP and in the state folder while no session is open
 	storage *Storage
 	active  *session
+	tidied  bool
 
 	claim  sync.Mutex // of session.claimed and session.revoked
 	drain  drain

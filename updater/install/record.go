@@ -46,6 +46,11 @@ func (c *Core) Status() (wire.Status, error) {
 	if err != nil {
 		return wire.Status{}, err
 	}
+	if c.active == nil {
+		if err := c.tidy(s); err != nil {
+			c.o.Log.Warn("remains of an installation", "error", err) // the next begin says so too
+		}
+	}
 	_, running, idle, err := c.slots(s)
 	if err != nil {
 		return wire.Status{}, err

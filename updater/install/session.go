@@ -146,6 +146,9 @@ func (c *Core) begin(b wire.Begin) (*session, error) {
 	if s.trust, err = c.o.Trust(); err != nil {
 		return nil, &coded{err, omaha.ErrorCode(payload.NoTrust.Code())}
 	}
+	if err := c.tidy(st); err != nil {
+		return nil, err
+	}
 	if s.table, s.running, s.idle, err = c.slots(st); err != nil {
 		return nil, err
 	}
@@ -410,11 +413,13 @@ func (s *session) prepare(m *payload.Manifest) error {
 	return s.writeTable()
 }
 
-func (s *session) writeTable() error {
-	if err := s.table.Write(s.s.Disk); err != nil {
+func (s *session) writeTable() error { return writeTable(s.s, s.table) }
+
+func writeTable(s *Storage, t *gpt.Table) error {
+	if err := t.Write(s.Disk); err != nil {
 		return fmt.Errorf("write the partition table: %w", err)
 	}
-	if err := s.s.Disk.Sync(); err != nil {
+	if err := s.Disk.Sync(); err != nil {
 		return fault.New(fault.IO, "write the partition table: %w", err)
 	}
 	return nil
