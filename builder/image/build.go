@@ -218,13 +218,14 @@ func (b *build) fetch(ctx context.Context) (err error) {
 	return err
 }
 
-// base is what depends on the lock alone.
+// base is what the root is made of and booted with.
 type base struct {
 	tree   string // tar file
 	kernel *kernel.Result
+	initrd []byte // archive
 }
 
-// prepare makes the tree and the kernel side by side.
+// prepare makes the tree, which keeps about one core busy, and beside it the kernel and its initramfs.
 func (b *build) prepare(ctx context.Context) (*base, error) {
 	var made base
 	group, ctx := errgroup.WithContext(ctx)
@@ -233,7 +234,10 @@ func (b *build) prepare(ctx context.Context) (*base, error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		made.kernel, err = b.unpackKernel(ctx)
+		if made.kernel, err = b.unpackKernel(ctx); err != nil {
+			return err
+		}
+		made.initrd, err = b.initrd(made.kernel)
 		return err
 	})
 	return &made, group.Wait()
