@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/semper-os/semper/builder/initrd"
+	"github.com/semper-os/semper/builder/kernel"
 	"github.com/semper-os/semper/builder/release"
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/partitions/verity"
@@ -21,10 +22,6 @@ func (b *build) assemble(ctx context.Context, made *base) error {
 		return err
 	}
 	defer func() { _ = w.Abort() }() // after a failure, which is what gets reported; after Commit it does nothing
-	archive, err := b.initrd(made)
-	if err != nil {
-		return err
-	}
 	size, err := b.root(ctx, made, w.Path(release.Root))
 	if err != nil {
 		return err
@@ -43,12 +40,18 @@ func (b *build) assemble(ctx context.Context, made *base) error {
 	if err != nil {
 		return err
 	}
-	bt, err := b.sign(hashed.RootHash, made.kernel, archive)
+	bt, err := b.sign(hashed.RootHash, made.kernel, made.initrd)
 	if err != nil {
 		return err
 	}
 	group, inGroup := errgroup.WithContext(ctx)
-	group.Go(func() error { return b.writeDisk(bt, hashed.RootHash, root, tree, w.Path(release.Disk)) })
+	group.Go(func() error { return b.seal(inGroup, w, release.Root, release.Verity) })
+	group.Go(func() error {
+		if err := b.writeDisk(bt, hashed.RootHash, root, tree, w.Path(release.Disk)); err != nil {
+			return err
+		}
+		return b.seal(inGroup, w, release.Disk)
+	})
 	group.Go(func() error { return b.writePayload(inGroup, bt, hashed, root, size, w.Path(release.Payload)) })
 	group.Go(func() error { return b.writeSmallFiles(w, bt, hashed.RootHash) })
 	if err := group.Wait(); err != nil {
@@ -57,14 +60,20 @@ func (b *build) assemble(ctx context.Context, made *base) error {
 	return b.commit(ctx, w, hashed.RootHash)
 }
 
-func (b *build) initrd(made *base) ([]byte, error) {
+// seal hashes and flushes finished files while others are being made: a disk image takes seconds of both.
+func (b *build) seal(ctx context.Context, w *release.Writer, names ...string) error {
+	defer b.step("hash and flush "+names[0], nil)()
+	return w.Seal(ctx, names...)
+}
+
+func (b *build) initrd(kern *kernel.Result) ([]byte, error) {
 	defer b.step("initrd", nil)()
 	init, err := os.ReadFile(b.programs[initProgram].file)
 	if err != nil {
 		return nil, fault.Wrap(fault.IO, err)
 	}
 	archive, err := initrd.Build(initrd.Options{
-		Arch: b.recipe.Arch.Debian, Init: init, ModulesDir: made.kernel.ModulesDir(), Certs: b.keys.Public.VerityPEM(),
+		Arch: b.recipe.Arch.Debian, Init: init, ModulesDir: kern.ModulesDir(), Certs: b.keys.Public.VerityPEM(),
 	})
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@
 // # Leaving modules out
 //
 // A module that another one needs can only be left out together with it: what would remain could not be loaded. So whatever needs a module that is left out
-// is left out too, and so on; Result.Dependents names them. Which ones those are is known from a first run of depmod over all modules; a second run makes
-// the files that the image gets.
+// is left out too, and so on; Result.Dependents names them. Each module says which ones it needs; modinfo reads that. depmod
+// then runs over what is left.
 //
 // Modules are kept byte for byte, or decompressed and then kept byte for byte: Debian's signature lies behind a module's last section.
 //
@@ -30,7 +30,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/semper-os/semper/builder/tree"
 	"github.com/semper-os/semper/fault"
@@ -45,7 +44,7 @@ type Tools interface {
 type Options struct {
 	Deb     string                 // path of the linux-image package
 	Out     string                 // an empty folder
-	Tools   Tools                  // must have depmod (Debian package kmod)
+	Tools   Tools                  // must have depmod and modinfo (Debian package kmod)
 	Exclude func(name string) bool // modules to leave out, by "kernel/drivers/net/tun.ko"; nil: none
 	Plain   bool                   // store modules decompressed
 }
@@ -76,17 +75,14 @@ func (r *Result) ModulesDir() string { return filepath.Join(r.Dir, modulesName, 
 // Unpack makes the folder o.Out. What it leaves behind after an error is of no use.
 func Unpack(ctx context.Context, o Options) (*Result, error) {
 	r := &Result{Dir: o.Out, Plain: o.Plain}
-	if err := unpack(ctx, o.Deb, r); err != nil {
+	if err := unpack(ctx, o.Deb, o.Exclude, r); err != nil {
 		return nil, fmt.Errorf("kernel package %s: %w", filepath.Base(o.Deb), err)
 	}
 	if err := checkImage(r.Image(), r.Release); err != nil {
 		return nil, err
 	}
-	if o.Exclude != nil && slices.ContainsFunc(r.Modules, func(m string) bool { return o.Exclude(strings.TrimSuffix(m, compressed)) }) {
-		if err := r.depmod(ctx, o.Tools); err != nil {
-			return nil, err
-		}
-		if err := r.leaveOut(o.Exclude); err != nil {
+	if len(r.Excluded) > 0 {
+		if err := r.leaveOut(ctx, o.Tools); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,17 +21,41 @@ import (
 	"github.com/semper-os/semper/fault"
 )
 
-// TestMain lets the test binary stand in for depmod.
+// TestMain lets the test binary stand in for depmod and modinfo.
 func TestMain(m *testing.M) {
-	if os.Getenv("SEMPER_TEST_DEPMOD") != "" {
-		if err := depmod(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	tool, ok := map[string]func([]string) error{"depmod": depmod, "modinfo": modinfo}[os.Getenv("SEMPER_TEST_TOOL")]
+	if !ok {
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err := tool(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
+
+// modinfo prints the names of what modules need, as depmod's text has it.
+func modinfo(args []string) error {
+	if len(args) < 4 || !slices.Equal(args[:3], []string{"-0", "-F", "depends"}) {
+		return fmt.Errorf("unexpected arguments %q", args)
+	}
+	for _, file := range args[3:] {
+		b, err := ReadModule(file)
+		if err != nil {
+			return err
+		}
+		if string(b[4:]) == silent {
+			continue
+		}
+		var names []string
+		for _, f := range strings.Fields(string(b[4:])) {
+			names = append(names, strings.TrimSuffix(path.Base(f), ".ko"))
+		}
+		fmt.Print(strings.Join(names, ","), "\x00")
+	}
+	return nil
+}
+
+const silent = "says nothing of what it needs"
 
 // depmod writes modules.dep from modules whose text, behind the ELF magic number, is the list of what they need.
 func depmod(args []string) error {
@@ -76,9 +101,9 @@ func depmod(args []string) error {
 
 type fakeTools struct{}
 
-func (fakeTools) Command(ctx context.Context, _ string, args ...string) (*exec.Cmd, error) {
+func (fakeTools) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "SEMPER_TEST_DEPMOD=1")
+	cmd.Env = append(os.Environ(), "SEMPER_TEST_TOOL="+name)
 	return cmd, nil
 }
 
@@ -114,8 +139,8 @@ func packageFiles() map[string][]byte {
 		"boot/config-" + release:                                []byte("CONFIG_X=y\n"),
 		"usr/share/doc/linux-image-" + release + "/copyright":   []byte("GPL\n"),
 		lib + "modules.builtin":                                 []byte("kernel/crypto/sha256.ko\n"),
-		lib + "kernel/sound/core/snd.ko.xz":                     elf(""),
-		lib + "kernel/drivers/usb/gadget/u_audio.ko.xz":         elf("kernel/sound/core/snd.ko"),
+		lib + "kernel/sound/core/snd-core.ko.xz":                elf(""),
+		lib + "kernel/drivers/usb/gadget/u_audio.ko.xz":         elf("kernel/sound/core/snd-core.ko"),
 		lib + "kernel/drivers/usb/gadget/u_audio_test.ko.xz":    elf("kernel/drivers/usb/gadget/u_audio.ko"),
 		lib + "kernel/drivers/usb/gadget/libcomposite.ko.xz":    elf(""),
 		lib + "kernel/drivers/usb/gadget/usb_f_serial.ko.xz":    elf("kernel/drivers/usb/gadget/libcomposite.ko"),
@@ -178,7 +203,7 @@ func TestUnpack(t *testing.T) {
 		if want := []string{gadget + "libcomposite.ko" + suffix, gadget + "usb_f_serial.ko" + suffix}; !slices.Equal(r.Modules, want) {
 			t.Errorf("plain %v: modules %q", plain, r.Modules)
 		}
-		if want := []string{"kernel/sound/core/snd.ko.xz"}; !slices.Equal(r.Excluded, want) {
+		if want := []string{"kernel/sound/core/snd-core.ko.xz"}; !slices.Equal(r.Excluded, want) {
 			t.Errorf("excluded %q", r.Excluded)
 		}
 		if want := []string{gadget + "u_audio.ko.xz", gadget + "u_audio_test.ko.xz"}; !slices.Equal(r.Dependents, want) {
@@ -247,6 +272,21 @@ func TestUnpackRefuses(t *testing.T) {
 				t.Errorf("error %v (%v), want one with %q (%v)", err, fault.KindOf(err), tc.want, tc.kind)
 			}
 		})
+	}
+	for file, tc := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"libcomposite.ko.xz": {elf(silent), "modinfo: kernel " + release + ": 3 of 4 modules"},
+		"libcomposite.ko":    {[]byte("hello"), "not an ELF file"},
+	} {
+		files := packageFiles()
+		delete(files, lib+"kernel/drivers/usb/gadget/libcomposite.ko.xz")
+		files[lib+"kernel/drivers/usb/gadget/"+file] = tc.content
+		_, err := Unpack(t.Context(), Options{Deb: buildDeb(t, files), Out: t.TempDir(), Tools: fakeTools{}, Exclude: sound})
+		if !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("modinfo of %q: error %v, want one with %q", tc.content, err, tc.want)
+		}
 	}
 	if _, err := Unpack(t.Context(), Options{Deb: filepath.Join(t.TempDir(), "none.deb"), Out: t.TempDir()}); !fault.Is(err, fault.Input) {
 		t.Errorf("no package: %v", err)

@@ -2,11 +2,14 @@ package kernel
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -41,34 +44,89 @@ func readDep(path string) (map[string][]string, error) {
 	return deps, nil
 }
 
-// leaveOut removes the modules that exclude names, and all that need one of them. modules.dep lists what a module needs in full, so one pass finds them.
-func (r *Result) leaveOut(exclude func(string) bool) error {
-	deps, err := readDep(filepath.Join(r.ModulesDir(), "modules.dep"))
+// leaveOut removes the modules that need, directly or not, one of those that were not unpacked.
+func (r *Result) leaveOut(ctx context.Context, tools Tools) error {
+	needs, err := r.depends(ctx, tools)
 	if err != nil {
 		return err
 	}
 	out := map[string]bool{}
-	for _, m := range r.Modules {
-		if exclude(strings.TrimSuffix(m, compressed)) {
-			out[m] = true
-			r.Excluded = append(r.Excluded, m)
+	for _, m := range r.Excluded {
+		out[moduleName(m)] = true
+	}
+	for found := true; found; {
+		found = false
+		for i, m := range r.Modules {
+			if n := moduleName(m); !out[n] && slices.ContainsFunc(needs[i], func(n string) bool { return out[n] }) {
+				out[n], found = true, true
+			}
 		}
 	}
+	kept := r.Modules[:0:0]
 	for _, m := range r.Modules {
-		if !out[m] && slices.ContainsFunc(deps[m], func(n string) bool { return out[n] }) {
-			r.Dependents = append(r.Dependents, m)
+		if !out[moduleName(m)] {
+			kept = append(kept, m)
+			continue
 		}
-	}
-	for _, m := range r.Dependents {
-		out[m] = true
-	}
-	for m := range out {
+		r.Dependents = append(r.Dependents, m)
 		if err := os.Remove(filepath.Join(r.ModulesDir(), filepath.FromSlash(m))); err != nil {
 			return fault.Wrap(fault.IO, err)
 		}
 	}
-	r.Modules = slices.DeleteFunc(r.Modules, func(m string) bool { return out[m] })
+	r.Modules = kept
 	return nil
+}
+
+// moduleName is the name by which modules know each other: "kernel/sound/core/snd-pcm.ko.xz" is snd_pcm.
+func moduleName(file string) string {
+	name := strings.TrimSuffix(strings.TrimSuffix(path.Base(file), compressed), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// atOnce is how many modules one modinfo looks at: few enough for a command line, enough that its start does not count.
+const atOnce = 256
+
+// depends returns, for each of r.Modules, the names of the modules that it needs directly. The kernel's build noted them in the module; modinfo unpacks
+// modules several times faster than what Go has.
+func (r *Result) depends(ctx context.Context, tools Tools) ([][]string, error) {
+	var all [][]string
+	for files := range slices.Chunk(r.Modules, atOnce) {
+		lists, err := r.modinfo(ctx, tools, files)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, lists...)
+	}
+	return all, nil
+}
+
+func (r *Result) modinfo(ctx context.Context, tools Tools, files []string) ([][]string, error) {
+	cmd, err := tools.Command(ctx, "modinfo", append([]string{"-0", "-F", "depends"}, files...)...)
+	if err != nil {
+		return nil, fmt.Errorf("modinfo: %w", err)
+	}
+	cmd.Dir = r.ModulesDir()
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil || said.Len() > 0:
+		return nil, fault.New(fault.Input, "modinfo: kernel %s: %w: %s", r.Release, cmp.Or(err, errors.New("a complaint")), bytes.TrimSpace(said.Bytes()))
+	}
+	// A field for each module, empty where it needs none, and a NUL behind each.
+	fields := strings.Split(string(out), "\x00")
+	if fields = fields[:len(fields)-1]; len(fields) != len(files) {
+		return nil, fault.New(fault.Input, "modinfo: kernel %s: %d of %d modules say what they need", r.Release, len(fields), len(files))
+	}
+	lists := make([][]string, len(files))
+	for i, f := range fields {
+		for _, name := range strings.FieldsFunc(f, func(c rune) bool { return c == ',' }) {
+			lists[i] = append(lists[i], moduleName(name)) // as the file's name has it, with dashes
+		}
+	}
+	return lists, nil
 }
 
 // decompress replaces every compressed module by what it holds, on all cores.

@@ -27,7 +27,7 @@ const (
 )
 
 // unpack reads the package's files through dpkg-deb, whose liblzma is several times faster than what Go has.
-func unpack(ctx context.Context, deb string, r *Result) error {
+func unpack(ctx context.Context, deb string, exclude func(string) bool, r *Result) error {
 	if _, err := os.Stat(deb); err != nil {
 		return fault.Wrap(fault.Input, err)
 	}
@@ -44,7 +44,7 @@ func unpack(ctx context.Context, deb string, r *Result) error {
 		}
 		return fault.Wrap(fault.IO, err)
 	}
-	rerr := readPackage(io.LimitReader(out, maxPackage), r)
+	rerr := readPackage(io.LimitReader(out, maxPackage), exclude, r)
 	if rerr == nil {
 		_, rerr = io.Copy(io.Discard, out) // the archive's padding
 	} else {
@@ -63,8 +63,8 @@ func unpack(ctx context.Context, deb string, r *Result) error {
 	}
 }
 
-// readPackage writes what we want of a package's files: one kernel image, one module tree, the copyright file.
-func readPackage(tarfile io.Reader, r *Result) error {
+// readPackage writes what we want of a package's files: one kernel image, one module tree less the modules that exclude names, the copyright file.
+func readPackage(tarfile io.Reader, exclude func(string) bool, r *Result) error {
 	var image, rights string
 	in := tar.NewReader(tarfile)
 	for {
@@ -104,10 +104,14 @@ func readPackage(tarfile io.Reader, r *Result) error {
 			r.Release = release
 		case r.Release != release:
 			return fault.New(fault.Input, "modules of two kernels, %s and %s", r.Release, release)
-		case len(r.Modules) == maxModules:
+		case len(r.Modules)+len(r.Excluded) == maxModules:
 			return fault.New(fault.Input, "more than %d modules", maxModules)
 		}
 		if isModule(file) {
+			if exclude != nil && exclude(strings.TrimSuffix(file, compressed)) {
+				r.Excluded = append(r.Excluded, file)
+				continue
+			}
 			r.Modules = append(r.Modules, file)
 		}
 		if err := writeFile(filepath.Join(r.ModulesDir(), filepath.FromSlash(file)), in, h.Size); err != nil {
@@ -115,12 +119,13 @@ func readPackage(tarfile io.Reader, r *Result) error {
 		}
 	}
 	switch {
-	case image == "" || r.Release == "" || len(r.Modules) == 0 || rights == "":
+	case image == "" || r.Release == "" || len(r.Modules)+len(r.Excluded) == 0 || rights == "":
 		return fault.New(fault.Input, "a kernel image, modules and a copyright file are needed; is this a linux-image package?")
 	case image != r.Release:
 		return fault.New(fault.Input, "the image is of kernel %s, the modules are of %s", image, r.Release)
 	}
 	slices.Sort(r.Modules)
+	slices.Sort(r.Excluded)
 	return nil
 }
 

@@ -8,11 +8,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -233,6 +235,42 @@ func TestLeftovers(t *testing.T) {
 	}
 	if got := listing(t, out); !slices.Equal(got, []string{".other", ".semper-1.2.1.partial-1"}) {
 		t.Errorf("%v are there", got)
+	}
+}
+
+// TestSeal: what is sealed is listed as what it was then, and what cannot be is refused.
+func TestSeal(t *testing.T) {
+	out, m := t.TempDir(), manifest()
+	w, err := release.NewWriter(out, m.Name, m.Version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.Path(release.Root), []byte("root"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Seal(t.Context(), release.Root); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{release.Disk, "../" + release.Root} {
+		if err := w.Seal(t.Context(), name); err == nil {
+			t.Errorf("%s was sealed", name)
+		}
+	}
+	signers := keystest.Load(t, "release").PayloadSigners()
+	dir, err := w.Commit(t.Context(), m, release.CommitOptions{Signers: signers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := release.Open(dir, trust(1, signers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := release.File{Name: release.Root, Size: 4, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("root")))}
+	if len(r.Manifest.Files) != 1 || r.Manifest.Files[0] != want {
+		t.Errorf("files %+v, want %+v alone", r.Manifest.Files, want)
+	}
+	if info, err := os.Stat(r.Path(release.Root)); err != nil || info.Mode() != 0o644 {
+		t.Errorf("mode %v (%v), want 0644", info.Mode(), err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/semper-os/semper/fault"
@@ -242,16 +243,18 @@ func (w *Writer) collect(ctx context.Context, bar *progress.Bar) ([]File, error)
 	return files, nil
 }
 
-// flush makes everything durable and readable for others.
+// flush makes everything durable and readable for others. All files at once: the file system then commits them together.
 func (w *Writer) flush() error {
 	entries, err := os.ReadDir(w.dir)
 	if err != nil {
 		return fault.Wrap(fault.IO, err)
 	}
+	var group errgroup.Group
 	for _, e := range entries {
-		if err := flushFile(w.Path(e.Name())); err != nil {
-			return err
-		}
+		group.Go(func() error { return flushFile(w.Path(e.Name())) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return fault.Wrap(fault.IO, err)
@@ -265,8 +268,14 @@ func flushFile(path string) error {
 		return fault.Wrap(fault.IO, err)
 	}
 	defer f.Close()
-	if err := f.Chmod(0o644); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return fault.Wrap(fault.IO, err)
+	}
+	if info.Mode() != 0o644 { // a change of nothing would be one more thing to flush
+		if err := f.Chmod(0o644); err != nil {
+			return fault.Wrap(fault.IO, err)
+		}
 	}
 	if err := f.Sync(); err != nil {
 		return fault.New(fault.IO, "flush %s: %w", path, err)
