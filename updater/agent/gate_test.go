@@ -102,7 +102,10 @@ func TestLock(t *testing.T) {
 	equal(t, "boot", h.boot().Version, "1.1.0")
 	h.fleet.set(func() { h.fleet.offer = nil })
 	h.step()
-	equal(t, "calls on trial", l.take(), []string{"held"}) // which renews it
+	equal(t, "calls on trial", l.take(), []string{"acquire"}) // the agent is another process now; that takes it over
+	h.clock.advance(6 * time.Minute)
+	h.step()
+	equal(t, "calls later on trial", l.take(), []string{"held"}) // which renews it
 	must(t, h.Core().Bless())
 	l.away = errors.New("no route to host")
 	wait = h.step()

@@ -36,6 +36,7 @@ type gate struct {
 	unsure         bool // an earlier process, or a machine before a reinstallation, may hold the lock
 	releaseNext    time.Time
 	renewNext      time.Time
+	taken          bool // by this process
 	releaseTries   int
 }
 
@@ -272,7 +273,7 @@ func (a *Agent) takeLock(ctx context.Context) (why string, again time.Duration) 
 	if a.gate.lockTries > 0 || a.waiting != "" {
 		a.o.Log.Info("the reboot lock is ours", "strategy", a.setup.Settings.Reboot.Strategy)
 	}
-	a.gate.lockTries, a.gate.lockNext = 0, time.Time{}
+	a.gate.lockTries, a.gate.lockNext, a.gate.taken = 0, time.Time{}, true
 	return "", 0
 }
 
@@ -331,9 +332,15 @@ func (a *Agent) renew(ctx context.Context) {
 		return
 	}
 	a.gate.renewNext = a.after(renewEvery)
-	if err := a.setup.Lock.Held(ctx); err != nil {
-		a.o.Log.Warn("renew the reboot lock on trial", "error", err)
+	renew := a.setup.Lock.Held
+	if !a.gate.taken { // an earlier process took it
+		renew = a.setup.Lock.Acquire
 	}
+	if err := renew(ctx); err != nil {
+		a.o.Log.Warn("renew the reboot lock on trial", "error", err)
+		return
+	}
+	a.gate.taken = true
 }
 
 // undrain undoes what the drain hooks did, if they may have done something. Where that fails it is tried again at the next step.
