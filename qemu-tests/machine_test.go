@@ -153,6 +153,9 @@ func (m *machine) waitStatus(ok func(agent.Report) bool) agent.Report {
 	return last
 }
 
+// noGrace: a test is logged in all the time, and a reboot must not wait for it.
+var noGrace = []byte("[reboot]\nuser_grace = \"0s\"\n")
+
 // serverSettings are the settings of a machine that asks a server, but only when it is told to.
 func serverSettings(server string, more ...string) ([]byte, error) {
 	url, _, err := vm.GuestURL(server)
@@ -174,8 +177,10 @@ func (m *machine) use(server string, more ...string) {
 	}
 	ctx, cancel := context.WithTimeout(m.t.Context(), commandTime)
 	defer cancel()
-	if err := m.Put(ctx, "/etc/semper/update.d/50-test.toml", toml, 0o644); err != nil {
-		m.t.Fatal(err)
+	for name, content := range map[string][]byte{"40-test.toml": noGrace, "50-test.toml": toml} {
+		if err := m.Put(ctx, "/etc/semper/update.d/"+name, content, 0o644); err != nil {
+			m.t.Fatal(err)
+		}
 	}
 	m.run("systemctl restart semperd.service")
 }

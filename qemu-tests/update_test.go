@@ -56,6 +56,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 		return c, err
 	}
 	for path, content := range map[string][]byte{
+		"/etc/semper/update.d/40-test.toml": noGrace,
 		"/etc/semper/update.d/50-test.toml": settings,
 		etcChange:                           []byte(etcContent + "\n"),
 		containerIn:                         archive,

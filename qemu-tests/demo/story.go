@@ -137,7 +137,8 @@ func (s *story) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	settings := fmt.Sprintf("server = %q\nchannel = \"stable\"\ninitial_delay = \"5s\"\npoll_interval = \"20s\"\njitter = \"0s\"\n", url)
+	settings := fmt.Sprintf("server = %q\nchannel = \"stable\"\ninitial_delay = \"5s\"\npoll_interval = \"20s\"\njitter = \"0s\"\n"+
+		"[reboot]\nuser_grace = \"0s\" # the demo is logged in to watch\n", url)
 	accel := "KVM"
 	if err := vm.ProbeKVM(ctx, "amd64"); err != nil {
 		accel = "without KVM, which is slow: " + err.Error()
