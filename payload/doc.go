@@ -33,7 +33,7 @@
 // # Limits
 //
 // Manifest 16 MiB, each signature message 64 KiB with 16 signatures, 16 partitions, 2^20 operations, 8 MiB for an operation's blob and for what it
-// decodes to (ZERO excepted). Applying needs memory for the manifest and for one operation of the largest size in that payload.
+// decodes to (ZERO excepted). Applying needs memory for the manifest, one blob and what two operations decode to, each of the largest size in that payload.
 package payload
 
 // The format's constants and limits, in bytes unless the name says otherwise.

@@ -17,6 +17,7 @@ import (
 // TestClusterContention has machines reboot in turn while the members of a cluster of three are killed and come back, each once, the leader included. Then the store's
 // history says, revision by revision, whether there were ever more holders than max. A machine that dies with a slot comes last.
 func TestClusterContention(t *testing.T) {
+	t.Parallel()
 	members := newCluster(t, 3, "http")
 	c := direct(t, clientv3.Config{Endpoints: endpoints(members)})
 	ready(t, c)

@@ -22,6 +22,9 @@ func lock(t *testing.T, o Options) *Lock {
 	if o.Now == nil {
 		o.Now = func() time.Time { return epoch }
 	}
+	if o.RequestTimeout == 0 { // a busy machine is no failure
+		o.RequestTimeout, o.DialTimeout = patience, patience
+	}
 	l, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +179,7 @@ func wantNil(t *testing.T, err error) {
 }
 
 func TestOneMember(t *testing.T) {
+	t.Parallel()
 	members := newCluster(t, 1, "http")
 	c := direct(t, clientv3.Config{Endpoints: endpoints(members)})
 	ready(t, c)
@@ -266,8 +270,13 @@ func TestOneMember(t *testing.T) {
 	t.Run("a dead holder's slot comes free", func(t *testing.T) {
 		a, b := machine(t, "dead", "a", 2*time.Second), machine(t, "dead", "b", time.Minute)
 		wantNil(t, a.Acquire(ctx))
-		wantBusy(t, b.Acquire(ctx), 1, "a")
-		eventually(t, "the lease expires", func(context.Context) error { return b.Acquire(ctx) })
+		eventually(t, "the lease expires", func(context.Context) error {
+			err := b.Acquire(ctx)
+			if err != nil {
+				wantBusy(t, err, 1, "a")
+			}
+			return err
+		})
 		if err := a.Held(ctx); !errors.Is(err, ErrLost) {
 			t.Errorf("Held of the dead: %v", err)
 		}
@@ -288,10 +297,13 @@ func TestOneMember(t *testing.T) {
 			}
 			return nil
 		})
-		wantNil(t, a.Held(ctx))
-		if n := left(); n < 59 {
-			t.Errorf("%d s left after Held, want the whole TTL", n)
-		}
+		eventually(t, "the TTL begins anew", func(context.Context) error { // at once, unless this machine is busy in between
+			wantNil(t, a.Held(ctx))
+			if n := left(); n <= 58 {
+				return fmt.Errorf("%d s left after Held", n)
+			}
+			return nil
+		})
 	})
 	t.Run("a lease that was taken away", func(t *testing.T) {
 		a := machine(t, "revoked", "a", time.Minute)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,12 +79,13 @@ func (c *certs) make(name string) {
 
 // TestTLSAndUsers gives a machine the least that it needs: a client certificate, and a user whose role reads its group and writes the holders.
 func TestTLSAndUsers(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newCerts(t), newCerts(t)
 	ours.make("server")
 	ours.make("client")
 	theirs.make("client")
 	members := newCluster(t, 1, "https", "--cert-file", ours.path("server.crt"), "--key-file", ours.path("server.key"),
-		"--trusted-ca-file", ours.path("ca.crt"), "--client-cert-auth")
+		"--trusted-ca-file", ours.path("ca.crt"), "--client-cert-auth", "--bcrypt-cost", "4")
 	pair, err := tls.LoadX509KeyPair(ours.path("client.crt"), ours.path("client.key"))
 	wantNil(t, err)
 	roots := x509.NewCertPool()
@@ -93,7 +95,6 @@ func TestTLSAndUsers(t *testing.T) {
 
 	o := Options{
 		Endpoints: endpoints(members), Group: "g", ID: "a", CA: ours.path("ca.crt"), Cert: ours.path("client.crt"), Key: ours.path("client.key"),
-		RequestTimeout: time.Second, DialTimeout: time.Second,
 	}
 	try := func(name string, want fault.Kind, text string, change func(*Options)) {
 		t.Helper()
@@ -106,9 +107,24 @@ func TestTLSAndUsers(t *testing.T) {
 	}
 	wantNil(t, lock(t, o).Acquire(t.Context()))
 	wantNil(t, lock(t, o).Release(t.Context()))
-	try("no client certificate", fault.Network, "in time", func(p *Options) { p.Cert, p.Key = "", "" })
-	try("another's client certificate", fault.Network, "in time", func(p *Options) { p.Cert, p.Key = theirs.path("client.crt"), theirs.path("client.key") })
-	try("another's server certificate", fault.Network, "unknown authority", func(p *Options) { p.CA = theirs.path("ca.crt") })
+	// These wait for their time limit, all at once.
+	var refused sync.WaitGroup
+	for name, c := range map[string]struct {
+		text   string
+		change func(*Options)
+	}{
+		"no client certificate":        {"in time", func(p *Options) { p.Cert, p.Key = "", "" }},
+		"another's client certificate": {"in time", func(p *Options) { p.Cert, p.Key = theirs.path("client.crt"), theirs.path("client.key") }},
+		"another's server certificate": {"unknown authority", func(p *Options) { p.CA = theirs.path("ca.crt") }},
+	} {
+		refused.Go(func() {
+			try(name, fault.Network, c.text, func(p *Options) {
+				p.RequestTimeout = 4 * time.Second
+				c.change(p)
+			})
+		})
+	}
+	refused.Wait()
 	try("no CA file", fault.IO, "no such file", func(p *Options) { p.CA = ours.path("none") })
 	try("CA file without a certificate", fault.Input, "no certificate in it", func(p *Options) { p.CA = ours.path("ca.key") })
 	try("a folder", fault.Input, "regular file", func(p *Options) { p.Cert = ours.dir })

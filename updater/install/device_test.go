@@ -43,7 +43,7 @@ func TestDeviceIsAFile(t *testing.T) {
 			rng := rand.New(rand.NewPCG(1, 2))
 			lengths := []int{1, 511, 512, 4096, 33 * 512, directMin - 1, directMin, directMin + 4096, 1 << 20, 3<<20 + 77, 4 << 20}
 			memory := aligned(5 << 20)
-			for i := range 400 {
+			for i := range 120 {
 				n := lengths[rng.IntN(len(lengths))]
 				off := rng.Int64N(size - int64(n) + 1)
 				if rng.IntN(2) == 0 {

@@ -131,7 +131,11 @@ func TestMaliciousSemperd(t *testing.T) {
 		{"begin twice", func(t *testing.T, i *intruder) {
 			want(t, "begin", i.beginOf(good), "")
 			want(t, "again", i.beginOf(next), "was begun already")
-			want(t, "data of the second", i.data(next.Payload), "announced")
+			refused := i.data(next.Payload)
+			if refused == "" { // both have the same size by chance
+				refused = i.verb("finish")
+			}
+			want(t, "the second's data", refused, "announced")
 		}, false},
 		{"begin on two connections", func(t *testing.T, i *intruder) {
 			want(t, "begin", i.beginOf(good), "")

@@ -16,7 +16,7 @@ func Image(n int, seed uint64) []byte {
 	b := make([]byte, n)
 	for at := 0; at < n; {
 		r := rng.Uint64()
-		switch r & 0x3ff {
+		switch r & 0x7fff {
 		case 0: // zeros, up to 64 KiB
 			at += int(r >> 48)
 		default:
