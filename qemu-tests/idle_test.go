@@ -11,8 +11,8 @@ const (
 	// idleLimit is what semperd and semper-installd may hold together while there is nothing to do, in KiB.
 	idleLimit = 20 << 10
 	// idleTime is how long the agent is watched, in seconds, and idleWakes how often it may wake up in that time: each of its threads counts.
-	idleTime  = 120
-	idleWakes = 2 * 10
+	idleTime  = 100
+	idleWakes = 20
 )
 
 // TestIdleAgent looks at the agent of a machine that has nothing to do: semper-installd has ended by itself, semperd is small and asleep.
