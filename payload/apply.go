@@ -44,7 +44,7 @@ type Progress struct {
 }
 
 const (
-	defaultCheckpointEvery = 32 << 20
+	defaultCheckpointEvery = 64 << 20
 	defaultCheckpointAfter = 30 * time.Second
 )
 
@@ -63,7 +63,7 @@ type Options struct {
 	// Progress, if not nil, is called now and then.
 	Progress func(Progress)
 	// Checkpoint, if not nil, is called with a state to resume from, after the targets were flushed: at least after each CheckpointEvery
-	// bytes written (0: 32 MiB), after the first operation that ends CheckpointAfter or later after the one before (0: 30 s; only with a clock), after
+	// bytes written (0: 64 MiB), after the first operation that ends CheckpointAfter or later after the one before (0: 30 s; only with a clock), after
 	// the last operation, and when the stream breaks off. It should make the state durable before it returns.
 	Checkpoint      func(*Checkpoint) error
 	CheckpointEvery int64

@@ -5,7 +5,7 @@
 //	1  begin     metadata signature, product, architecture, version, epoch, sizes and room on the ESP are checked; nothing is written before
 //	2  prepare   record of an earlier pending update away; entries of /EFI/Linux away that are not the running one's; checkpoint away;
 //	             GPT label of the idle slot: PRT#semper_VERSION
-//	3  stream    root and rootsig into the idle slot's partitions, uki into the state folder; a checkpoint every 32 MiB
+//	3  stream    root and rootsig into the idle slot's partitions, uki into the state folder; a checkpoint every 64 MiB
 //	4  verify    what was written is read back; the dm-verity tree is computed into the idle slot, its root hash compared;
 //	             the root hash's signature; the UKI's command line and os-release
 //	5  complete  GPT label semper_VERSION and the PARTUUIDs that the root hash gives
