@@ -53,6 +53,7 @@ func (r *recorder) Reboot(soft bool) error {
 	}
 	return r.note("reboot")
 }
+
 func (r *recorder) Drain(_ context.Context, reason string) error { return r.note("drain " + reason) }
 func (r *recorder) Undrain(context.Context) error                { return r.note("undrain") }
 func (r *recorder) Warn(_ context.Context, w Warn) error {
@@ -121,8 +122,10 @@ func TestConversation(t *testing.T) {
 	if err := hangUp(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot",
-		"reboot soft", "drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person"}
+	want := []string{
+		"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot",
+		"reboot soft", "drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person",
+	}
 	if !reflect.DeepEqual(h.calls, want) {
 		t.Errorf("calls %q, want %q", h.calls, want)
 	}
