@@ -19,13 +19,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/semper-os/semper/builder/debs"
 	"github.com/semper-os/semper/builder/kernel"
@@ -220,8 +218,6 @@ func (b *build) fetch(ctx context.Context) (err error) {
 	return err
 }
 
-const niceAside = 10
-
 // base is what the root is made of and booted with.
 type base struct {
 	tree   string // tar file
@@ -229,8 +225,7 @@ type base struct {
 	initrd []byte // archive
 }
 
-// prepare makes the tree and, beside it, the kernel and its initramfs. The tree takes longer, one thing after the other, so the rest only takes what it
-// leaves: a thread with a higher nice value, which the programs that it starts inherit. It is never unlocked and so ends with its work.
+// prepare makes the tree, which keeps about one core busy, and beside it the kernel and its initramfs.
 func (b *build) prepare(ctx context.Context) (*base, error) {
 	var made base
 	group, ctx := errgroup.WithContext(ctx)
@@ -239,8 +234,6 @@ func (b *build) prepare(ctx context.Context) (*base, error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		runtime.LockOSThread()
-		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceAside) // where it is refused the build only takes longer
 		if made.kernel, err = b.unpackKernel(ctx); err != nil {
 			return err
 		}
