@@ -59,6 +59,8 @@ type Result struct {
 	Chosen Entry
 	// Fallback is what would be started if the chosen entry were used up; nil where there is nothing.
 	Fallback *Entry
+	// Loader is the SHA-256 of /EFI/BOOT/BOOTX64.EFI.
+	Loader [sha256.Size]byte
 	// Partitions of the table that counts.
 	Partitions []Partition
 	// Notes are what is not as it should be and does no harm.
@@ -69,8 +71,6 @@ type Result struct {
 type Checker struct {
 	// UKIs are the SHA-256 of the kernels that there may be, with their versions; nil: any.
 	UKIs map[[sha256.Size]byte]string
-	// Loader is that of the boot loader; zero: any.
-	Loader [sha256.Size]byte
 	// Verifications counts how often a slot was read whole or in part.
 	Verifications int
 
@@ -117,7 +117,7 @@ func (c *Checker) Check(d Disk) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ESP: %w", err)
 	}
-	r.Notes = append(r.Notes, e.notes...)
+	r.Notes, r.Loader = append(r.Notes, e.notes...), e.loader
 	if len(e.entries) == 0 {
 		return nil, errors.New("ESP: there is nothing to start")
 	}
@@ -214,6 +214,7 @@ func plain(uuid string) string { return strings.ReplaceAll(uuid, "-", "") }
 type esp struct {
 	entries []*Entry // in its order
 	notes   []string
+	loader  [sha256.Size]byte
 	err     error
 }
 
@@ -251,7 +252,7 @@ func (c *Checker) readESP(d Disk, p Partition) *esp {
 			return e
 		}
 	}
-	if e.err = c.checkLoader(v); e.err != nil {
+	if e.loader, e.err = checkLoader(v); e.err != nil {
 		return e
 	}
 	for _, f := range v.files {
@@ -273,30 +274,28 @@ func (c *Checker) readESP(d Disk, p Partition) *esp {
 	return e
 }
 
-func (c *Checker) checkLoader(v *volume) error {
+func checkLoader(v *volume) (sum [sha256.Size]byte, err error) {
 	loader := v.find("/EFI/BOOT/BOOTX64.EFI")
 	b, err := v.content(loader, min(loader.size, maxUKI))
 	if err != nil {
-		return err
+		return sum, err
 	}
-	if sum := sha256.Sum256(b); c.Loader != [sha256.Size]byte{} && sum != c.Loader {
-		return fmt.Errorf("the boot loader's SHA-256 is %x, not %x", sum, c.Loader)
-	}
+	sum = sha256.Sum256(b)
 	conf := v.find("/loader/loader.conf")
 	if b, err = v.content(conf, min(conf.size, 64<<10)); err != nil {
-		return err
+		return sum, err
 	}
 	for line := range strings.Lines(string(b)) {
 		if key, _, _ := strings.Cut(strings.TrimSpace(line), " "); key == "default" || key == "preferred" {
-			return fmt.Errorf("loader.conf has %q, which is not understood here", line)
+			return sum, fmt.Errorf("loader.conf has %q, which is not understood here", line)
 		}
 	}
 	for _, f := range v.files {
 		if strings.HasPrefix(strings.ToLower(f.path), "/loader/entries/") {
-			return fmt.Errorf("%s: entries of type 1 are not understood here", f.path)
+			return sum, fmt.Errorf("%s: entries of type 1 are not understood here", f.path)
 		}
 	}
-	return nil
+	return sum, nil
 }
 
 // addFile takes a file for what the boot loader takes it.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash"
 	"io"
+	"iter"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -198,4 +199,28 @@ func (s *State) writable(n int, durable bool) *chunk {
 	}
 	s.diff[n] = c
 	return c
+}
+
+// Changed yields the ranges, whole sectors, that differ from the base or may.
+func (s *State) Changed() iter.Seq2[int64, int64] {
+	return func(yield func(offset, length int64) bool) {
+		for n := range s.before {
+			c := s.chunk(n)
+			if c == nil {
+				continue
+			}
+			for i := 0; i < chunkSectors; {
+				from := i
+				for i < chunkSectors && c.place[i] != 0 {
+					i++
+				}
+				if i > from && !yield(int64(n)*chunkSize+int64(from)*sectorSize, int64(i-from)*sectorSize) {
+					return
+				}
+				for i < chunkSectors && c.place[i] == 0 {
+					i++
+				}
+			}
+		}
+	}
 }
