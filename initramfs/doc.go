@@ -10,6 +10,7 @@
 //	/sysroot         = erofs, read-only
 //	/sysroot/var     = ext4 in the disk's last partition; made at first boot, checked at every boot, grown with the disk
 //	/sysroot/etc     = overlay: lower the image's, upper in /var/lib/semper/etc
+//	/EFI/Linux of the ESP: a second name of one file is taken away
 //	/run/semper/boot.json, /run/systemd/system/efi.{mount,automount}
 //	switch root, exec systemd
 //

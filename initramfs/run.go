@@ -388,5 +388,22 @@ func (b *boot) writeRun() error {
 		b.console.Printf("the EFI system partition is not mounted: the image has no %s, or the disk no such partition", espMount)
 		return nil
 	}
+	b.tidyESP(b.info.Partitions.ESP)
 	return writeESPUnits(runDir, b.info.Partitions.ESP)
+}
+
+// tidyESP makes good what a power cut in the middle of a rename left on the ESP. What it cannot do is no reason not to start.
+func (b *boot) tidyESP(node string) {
+	esp, err := os.OpenFile(node, os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer esp.Close()
+		var dropped []string
+		dropped, err = dropSecondNames(esp)
+		for _, name := range dropped {
+			b.console.Printf("%s: took away the second name of a boot entry, %s", node, name)
+		}
+	}
+	if err != nil {
+		b.console.Printf("%s: cannot look for second names of boot entries: %v", node, err)
+	}
 }

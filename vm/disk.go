@@ -152,6 +152,11 @@ func Flatten(ctx context.Context, overlay, raw string) error {
 	return createAt(ctx, raw, []string{"convert", "-f", "qcow2", "-O", "raw", overlay, raw + ".part"})
 }
 
+// FlattenSnapshot is Flatten for the moment of a snapshot.
+func FlattenSnapshot(ctx context.Context, overlay, snapshot, raw string) error {
+	return createAt(ctx, raw, []string{"convert", "-f", "qcow2", "-l", "snapshot.name=" + snapshot, "-O", "raw", overlay, raw + ".part"})
+}
+
 func img(ctx context.Context, args ...string) ([]byte, error) {
 	program, err := hostProgram(qemuImg, qemuImgPkg)
 	if err != nil {

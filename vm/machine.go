@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -40,6 +41,10 @@ type Machine struct {
 	DiskSize  int64  // bytes the guest sees, at least the image's own size; 0: the image's own size
 	NBDSocket string // instead of Disk: the Unix socket of an NBD server with the export "disk", which takes reads and writes itself
 	Durable   bool   // whether the guest's flushes reach the host's disk; without, the host may lose what it has not written yet when it crashes
+
+	// WriteLog is a file, made anew, that takes every write and flush of the guest, and the data, in the format of dm-log-writes. The guest sees the same disk
+	// as without; what it asks to be zeroed is written out.
+	WriteLog string
 
 	DiskSerial string // up to 20 characters, /dev/disk/by-id/virtio-SERIAL in the guest; empty: DefaultDiskSerial
 
@@ -176,7 +181,13 @@ func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error)
 			"-blockdev", "driver=raw,node-name=code,read-only=on,file.driver=file,file.filename="+escape(code),
 			"-blockdev", "driver=qcow2,node-name=vars,file.driver=file,file.filename="+escape(m.Vars))
 	}
-	args = append(args, "-blockdev", m.blockdev(), "-device", "virtio-blk-pci,drive=disk,bootindex=1,serial="+escape(m.DiskSerial))
+	args = append(args, "-blockdev", m.blockdev())
+	drive := "disk"
+	if m.WriteLog != "" {
+		drive = "guarded"
+		args = append(args, m.logArgs()...)
+	}
+	args = append(args, "-device", "virtio-blk-pci,drive="+drive+",bootindex=1,serial="+escape(m.DiskSerial))
 	network := "user,id=net"
 	for _, port := range m.ForwardPorts {
 		if port < 1 || port > 65535 {
@@ -208,6 +219,16 @@ func (m *Machine) blockdev() string {
 		flush = ",cache.no-flush=on"
 	}
 	return "driver=qcow2,node-name=disk,discard=unmap" + flush + ",file.driver=file,file.filename=" + escape(m.Overlay)
+}
+
+// logArgs puts two drivers between the guest and its disk: one that logs, and in front of it one that refuses to write zeroes, since before QEMU 9.0 the log
+// is garbled by them; QEMU then writes them like any other data. The log's count of entries is kept with every entry.
+func (m *Machine) logArgs() []string {
+	return []string{
+		"-blockdev", "driver=blklogwrites,node-name=logged,discard=unmap,file=disk,log-super-update-interval=1,log.driver=file,log.cache.no-flush=on,log.filename=" + escape(m.WriteLog),
+		"-blockdev", "driver=blkdebug,node-name=guarded,discard=unmap,image=logged,inject-error.0.event=none,inject-error.0.iotype=write-zeroes," +
+			fmt.Sprintf("inject-error.0.errno=%d,inject-error.0.immediately=on", int(syscall.ENOTSUP)),
+	}
 }
 
 // drives lists the nodes that an internal snapshot covers; the first one holds the memory.

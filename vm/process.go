@@ -74,6 +74,11 @@ func (m Machine) start(ctx context.Context, a *arch, emulator string, accel Acce
 	if err != nil {
 		return nil, err
 	}
+	if m.WriteLog != "" {
+		if err := os.WriteFile(m.WriteLog, nil, 0o600); err != nil {
+			return nil, fault.Wrap(fault.IO, err)
+		}
+	}
 	args, err := m.args(a, accel, code, dir)
 	if err != nil {
 		return nil, err

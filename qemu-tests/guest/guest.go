@@ -30,6 +30,7 @@ type Config struct {
 	Disk      string // the released disk, only read
 	DiskSize  int64  // bytes; 0: as released
 	NBDSocket string // instead of Disk, see package nbd
+	WriteLog  string // takes the machine's writes, see package writelog
 	CPUs      int
 	Key       *Key
 
@@ -62,7 +63,7 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 	}
 	g := &Guest{Config: c, Console: console.New(log, time.Now), log: log}
 	m := vm.Machine{
-		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, CPUs: c.CPUs,
+		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, WriteLog: c.WriteLog, CPUs: c.CPUs,
 		Vars: filepath.Join(c.Dir, "vars.qcow2"), Console: g.Console, ForwardPorts: []int{sshPort}, Snapshot: c.Snapshot,
 		Credentials: append([]vm.Credential{{Name: "ssh.authorized_keys.root", Value: c.Key.authorized}}, c.Credentials...),
 	}
@@ -188,4 +189,16 @@ func copyData(in, out *os.File, size int64) error {
 func (c Config) FlatDisk(ctx context.Context) (string, error) {
 	raw := filepath.Join(c.Dir, "disk.raw")
 	return raw, vm.Flatten(ctx, c.overlay(), raw)
+}
+
+// FlatSnapshot writes the disk of a saved machine, as it was in that moment, to a raw, sparse file.
+func (c Config) FlatSnapshot(ctx context.Context, raw string) error {
+	return vm.FlattenSnapshot(ctx, c.overlay(), c.Name, raw)
+}
+
+// Quit ends the machine in order, so that its files and its log are complete. For the guest the power fails.
+func (g *Guest) Quit(ctx context.Context) error {
+	err := g.vm.Quit(ctx)
+	g.close()
+	return err
 }
