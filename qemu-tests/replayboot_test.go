@@ -149,7 +149,9 @@ func (r *recording) fsck(name string, notes []string) {
 			rest = append(rest, line)
 		}
 	}
-	noted := slices.ContainsFunc(notes, func(n string) bool { return !strings.Contains(n, "partition table") && n != "the ESP is marked as in use" })
+	noted := slices.ContainsFunc(notes, func(n string) bool {
+		return !strings.Contains(n, "partition table") && n != "the ESP is marked as in use"
+	})
 	if len(rest) > 0 && !noted {
 		t.Errorf("%s: fsck.fat finds what the checker does not: %s", name, strings.Join(rest, "; "))
 	}

@@ -222,12 +222,14 @@ func (a *Agent) reload(ctx context.Context) error {
 		return err
 	}
 	changed := config.Changed(a.setup.Settings, setup.Settings)
-	a.letGo(ctx) // the lock that is held is the old settings'
+	if err := a.changeLock(ctx, changed, setup.Lock); err != nil {
+		a.problem(ofSettings, "", err)
+		return err
+	}
 	a.solved(ofSettings)
 	a.mu.Lock()
 	a.setup = setup
 	a.mu.Unlock()
-	a.gate.unsure = setup.Lock != nil
 	a.o.Log.Info("settings were read again", "changed", changed)
 	if len(changed) > 0 {
 		a.retries = 0

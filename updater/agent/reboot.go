@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 	drainFirst = 10 * time.Minute // after a drain hook failed; doubles up to maxRetry
 	never      = 30 * 24 * time.Hour
 	blindLimit = 24 * time.Hour  // for how long a logind that does not answer stops a reboot
-	renewEvery = 5 * time.Minute // how often a machine on trial renews the lock
+	renewMax   = 5 * time.Minute // how often at least a machine on trial renews the lock
 )
 
 // gate is what the agent knows of the way to a reboot. It is not kept on disk: after a restart of the agent the way begins anew.
@@ -326,12 +327,41 @@ func (a *Agent) goDown(ctx context.Context, p *wire.Pending) error {
 	return a.with(ctx, func(i Installer) error { return i.Reboot() })
 }
 
+// lockKeys are the settings that say whose lock, and which, is asked for. The others say how.
+var lockKeys = []string{"reboot.strategy", "reboot.fleetlock.url", "reboot.fleetlock.group", "reboot.etcd.endpoints", "reboot.etcd.group"}
+
+// changeLock prepares for other settings. A lock that stays the same is kept. One that is another's from now on is given back, unless this machine's
+// reboot is on the way: then somebody else would go down too, and the settings must wait.
+func (a *Agent) changeLock(ctx context.Context, changed []string, next Lock) error {
+	i := slices.IndexFunc(changed, func(key string) bool { return slices.Contains(lockKeys, key) })
+	if i < 0 {
+		a.gate.taken = false // by next; Acquire takes over what the lock before it held
+		return nil
+	}
+	if a.setup.Lock != nil && a.state.Locked && a.slots != nil && (a.slots.Trial || a.goingDown()) {
+		return fault.New(fault.Usage, "%s cannot change while the machine holds the reboot lock for a reboot that is not over: reload again when the version that boots is healthy", changed[i])
+	}
+	a.gate.releaseNext = time.Time{}
+	a.letGo(ctx)
+	a.gate.taken, a.gate.unsure = false, next != nil
+	a.gate.lockTries, a.gate.lockNext = 0, time.Time{} // another's refusals
+	return nil
+}
+
+// renewal is how often the lock is renewed: a lease must outlive two renewals that fail.
+func (a *Agent) renewal() time.Duration {
+	if set := &a.setup.Settings.Reboot; set.Strategy == config.RebootEtcd {
+		return min(renewMax, set.Etcd.Lease/3)
+	}
+	return renewMax
+}
+
 // renew keeps the lock while a version is on trial: it is given back when that is healthy, however long it takes.
 func (a *Agent) renew(ctx context.Context) {
 	if a.setup.Lock == nil || !a.state.Locked || a.now().Before(a.gate.renewNext) {
 		return
 	}
-	a.gate.renewNext = a.after(renewEvery)
+	a.gate.renewNext = a.after(a.renewal())
 	renew := a.setup.Lock.Held
 	if !a.gate.taken { // an earlier process took it
 		renew = a.setup.Lock.Acquire
