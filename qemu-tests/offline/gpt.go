@@ -31,7 +31,7 @@ func readTable(d Disk) (*table, error) {
 	primary, alternate, err := readCopy(d, 1)
 	if err == nil {
 		other, _, otherErr := readCopy(d, alternate)
-		return &table{partitions: primary, oneCopy: otherErr != nil || !equalPartitions(primary, other)}, nil
+		return &table{partitions: primary, oneCopy: otherErr != nil || !equalPartitions(primary, other)}, nil //nolint:nilerr // what cannot be read is a finding, told in the result
 	}
 	backup, _, backupErr := readCopy(d, last)
 	if backupErr != nil {
@@ -80,7 +80,7 @@ func readCopy(d Disk, lba int64) (partitions []Partition, alternate int64, err e
 		return nil, 0, fmt.Errorf("header in sector %d makes no sense", lba)
 	}
 	entries := make([]byte, count*length)
-	if _, err := d.ReadAt(entries, int64(at)*sectorSize); err != nil && err != io.EOF {
+	if _, err := d.ReadAt(entries, int64(at)*sectorSize); err != nil && err != io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
 		return nil, 0, err
 	}
 	if crc32.ChecksumIEEE(entries) != le.Uint32(h[88:]) {
