@@ -5,7 +5,7 @@
 GO       ?= go
 BIN      := bin
 OUT      := out
-PROGRAMS := semper semper-server semperd semper-installd semperctl semper-init
+PROGRAMS := semper semper-server semperd semper-etcdlock semper-installd semperctl semper-init
 GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags=-s\ -w
 export CGO_ENABLED := 0
 

@@ -48,6 +48,16 @@ func (k Kind) String() string {
 	}
 }
 
+// ParseKind is String's reverse: errors cross sockets and pipes with their kind's word. What is no such word is Internal.
+func ParseKind(word string) Kind {
+	for k := Usage; k <= IO; k++ {
+		if k.String() == word {
+			return k
+		}
+	}
+	return Internal
+}
+
 type kindError struct {
 	kind Kind
 	err  error

@@ -19,6 +19,7 @@ const initProgram = "semper-init"
 // imagePrograms are Semper's own programs in the root, by where they go.
 var imagePrograms = []struct{ name, path string }{
 	{"semperd", "usr/lib/semper/semperd"},
+	{"semper-etcdlock", "usr/lib/semper/semper-etcdlock"},
 	{"semper-installd", "usr/lib/semper/semper-installd"},
 	{"semperctl", "usr/bin/semperctl"},
 }

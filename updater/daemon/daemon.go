@@ -33,6 +33,7 @@ import (
 	"github.com/semper-os/semper/updater/agent"
 	"github.com/semper-os/semper/updater/bus"
 	"github.com/semper-os/semper/updater/durable"
+	"github.com/semper-os/semper/updater/etcdlock"
 	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/install"
 	"github.com/semper-os/semper/updater/logind"
@@ -47,6 +48,7 @@ type Paths struct {
 	InstallSocket string
 	LaterHealth   string // what the health checks said that run after the blessing
 	Runtime       string // where metrics and MOTD go; empty: nowhere
+	EtcdLock      string // the program semper-etcdlock
 	SystemBus     string // the system bus's socket; empty: the agent is not on a bus, and asks nobody who is logged in
 }
 
@@ -54,7 +56,7 @@ type Paths struct {
 func MachinePaths() Paths {
 	return Paths{
 		Root: "/", Credentials: os.Getenv("CREDENTIALS_DIRECTORY"), State: "/var/lib/semper/agent", InstallSocket: "/run/semper/install.sock",
-		LaterHealth: "/run/semper/health-later.json", Runtime: "/run/semper/agent", SystemBus: bus.SystemBus,
+		LaterHealth: "/run/semper/health-later.json", Runtime: "/run/semper/agent", EtcdLock: etcdlock.Program, SystemBus: bus.SystemBus,
 	}
 }
 

@@ -26,10 +26,10 @@ func setup(p Paths, id string) (agent.Setup, error) {
 	if err != nil {
 		return agent.Setup{}, err
 	}
-	return follow(s, id)
+	return follow(s, id, p.EtcdLock)
 }
 
-func follow(s config.Settings, id string) (agent.Setup, error) {
+func follow(s config.Settings, id, program string) (agent.Setup, error) {
 	payloads, err := network.Transport(s.Network, firstByte)
 	if err != nil {
 		return agent.Setup{}, err
@@ -49,7 +49,7 @@ func follow(s config.Settings, id string) (agent.Setup, error) {
 	if out.Windows, err = windows(&s.Reboot); err != nil {
 		return agent.Setup{}, err
 	}
-	if out.Lock, err = lock(&s, id); err != nil {
+	if out.Lock, err = lock(&s, id, program); err != nil {
 		return agent.Setup{}, err
 	}
 	return out, nil
@@ -71,7 +71,7 @@ func windows(r *config.Reboot) (window.Schedule, error) {
 	return out, nil
 }
 
-func lock(s *config.Settings, id string) (agent.Lock, error) {
+func lock(s *config.Settings, id, program string) (agent.Lock, error) {
 	switch s.Reboot.Strategy {
 	case config.RebootFleetLock:
 		transport, err := network.Transport(s.Network, fleetlock.DefaultTimeout)
@@ -85,7 +85,7 @@ func lock(s *config.Settings, id string) (agent.Lock, error) {
 		if err != nil {
 			return nil, err
 		}
-		return etcdlock.New(etcdlock.Options{
+		return etcdlock.New(program, etcdlock.Options{
 			Endpoints: e.Endpoints, Group: e.Group, ID: id, TTL: e.Lease,
 			CA: e.CAFile, Cert: e.Certificate, Key: e.Key, Username: e.Username, Password: password,
 		})

@@ -1,22 +1,17 @@
 package etcdlock
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"regexp"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-
 	"github.com/semper-os/semper/fault"
 )
+
+// DefaultTTL is how long a slot is kept without a call, see the package's documentation.
+const DefaultTTL = 30 * time.Minute
 
 // Options say where etcd is and who we are. Endpoints, Group and ID are needed.
 type Options struct {
@@ -32,7 +27,7 @@ type Options struct {
 	DialTimeout    time.Duration // for the connection and the login, 0: 5 s, at most 1 min
 	RequestTimeout time.Duration // for each request, 0: 5 s, at most 1 min
 
-	Now func() time.Time // nil: time.Now; only for what people read
+	Now func() time.Time `json:"-"` // nil: time.Now; only for what people read
 }
 
 const (
@@ -40,7 +35,7 @@ const (
 	maxTTL         = 24 * time.Hour
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = time.Minute
-	maxPEM         = 1 << 20
+	maxEndpoints   = 10
 )
 
 var (
@@ -48,7 +43,14 @@ var (
 	machineID = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,128}$`)
 )
 
-// check fills in defaults and refuses what cannot work.
+// Check fills in defaults and refuses what cannot work. Errors are of kind Input.
+func (o *Options) Check() error {
+	if err := o.check(); err != nil {
+		return fault.Wrap(fault.Input, fmt.Errorf("etcd reboot lock: %w", err))
+	}
+	return nil
+}
+
 func (o *Options) check() error {
 	if len(o.Endpoints) == 0 || len(o.Endpoints) > maxEndpoints {
 		return fmt.Errorf("%d endpoints, want 1 to %d (example: \"https://10.0.0.1:2379\")", len(o.Endpoints), maxEndpoints)
@@ -94,78 +96,4 @@ func (o *Options) check() error {
 		o.Now = time.Now
 	}
 	return nil
-}
-
-// tls reads the certificates; they are read for each call, so that renewed ones are used.
-func (o *Options) tls() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.CA != "" {
-		pem, err := readPEM(o.CA)
-		if err != nil {
-			return nil, err
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.New(fault.Input, "%s: no certificate in it (want PEM)", o.CA)
-		}
-	}
-	if o.Cert != "" {
-		cert, err := readPEM(o.Cert)
-		if err != nil {
-			return nil, err
-		}
-		key, err := readPEM(o.Key)
-		if err != nil {
-			return nil, err
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return nil, fault.New(fault.Input, "client certificate %s with key %s: %w", o.Cert, o.Key, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
-func readPEM(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fault.New(fault.IO, "read certificate: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxPEM {
-		return nil, fault.New(fault.Input, "%s: a certificate or key must be a regular file of at most %d bytes", path, maxPEM)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fault.New(fault.IO, "read certificate: %w", err)
-	}
-	return b, nil
-}
-
-// connect makes a client; the connection is made with the first request. Its own logging is off: what goes wrong comes back as an error. The client waits for
-// a connection until the time limit, and then forgets why there was none; cause keeps it.
-func (l *Lock) connect(ctx context.Context, cause *error) (*clientv3.Client, error) {
-	config := clientv3.Config{
-		Endpoints:          l.o.Endpoints,
-		DialTimeout:        l.o.DialTimeout,
-		Username:           l.o.Username,
-		Password:           l.o.Password,
-		MaxCallRecvMsgSize: maxReply,
-		MaxCallSendMsgSize: maxReply,
-		Context:            ctx,
-		Logger:             zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(
-			func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-				err := invoke(ctx, method, req, reply, cc, opts...)
-				*cause = err
-				return err
-			})},
-	}
-	if l.o.Endpoints[0][:5] == "https" {
-		var err error
-		if config.TLS, err = l.o.tls(); err != nil {
-			return nil, err
-		}
-	}
-	return clientv3.New(config)
 }

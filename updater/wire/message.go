@@ -201,13 +201,7 @@ func (r Reply) Err() error {
 	if r.Failure == nil {
 		return nil
 	}
-	kind := fault.Internal
-	for _, k := range []fault.Kind{fault.Usage, fault.Input, fault.Network, fault.Verification, fault.IO} {
-		if k.String() == r.Failure.Kind {
-			kind = k
-		}
-	}
-	return fault.Wrap(kind, &Error{*r.Failure})
+	return fault.Wrap(fault.ParseKind(r.Failure.Kind), &Error{*r.Failure})
 }
 
 // DecodeReply reads a server's control message. Errors are of kind Input.

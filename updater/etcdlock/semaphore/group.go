@@ -1,4 +1,4 @@
-package etcdlock
+package semaphore
 
 import (
 	"encoding/json"

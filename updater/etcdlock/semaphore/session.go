@@ -1,4 +1,4 @@
-package etcdlock
+package semaphore
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/updater/etcdlock"
 )
 
 // session is one connection, for one call.
@@ -74,7 +75,7 @@ func (s session) prove(ctx context.Context, lease clientv3.LeaseID) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	if _, err := s.c.KeepAliveOnce(ctx, lease); errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return fault.Wrap(fault.Verification, ErrLost)
+		return fault.Wrap(fault.Verification, etcdlock.ErrLost)
 	} else if err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (s session) prove(ctx context.Context, lease clientv3.LeaseID) error {
 		return err
 	}
 	if len(r.Kvs) != 1 || clientv3.LeaseID(r.Kvs[0].Lease) != lease {
-		return fault.Wrap(fault.Verification, ErrLost)
+		return fault.Wrap(fault.Verification, etcdlock.ErrLost)
 	}
 	return nil
 }

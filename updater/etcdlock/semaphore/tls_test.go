@@ -1,4 +1,4 @@
-package etcdlock
+package semaphore
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/updater/etcdlock"
 )
 
 // certs makes certificates in a folder: NAME.crt and NAME.key.
@@ -93,10 +94,10 @@ func TestTLSAndUsers(t *testing.T) {
 	c := direct(t, clientv3.Config{Endpoints: endpoints(members), TLS: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}})
 	ready(t, c)
 
-	o := Options{
+	o := etcdlock.Options{
 		Endpoints: endpoints(members), Group: "g", ID: "a", CA: ours.path("ca.crt"), Cert: ours.path("client.crt"), Key: ours.path("client.key"),
 	}
-	try := func(name string, want fault.Kind, text string, change func(*Options)) {
+	try := func(name string, want fault.Kind, text string, change func(*etcdlock.Options)) {
 		t.Helper()
 		p := o
 		change(&p)
@@ -111,24 +112,24 @@ func TestTLSAndUsers(t *testing.T) {
 	var refused sync.WaitGroup
 	for name, c := range map[string]struct {
 		text   string
-		change func(*Options)
+		change func(*etcdlock.Options)
 	}{
-		"no client certificate":        {"in time", func(p *Options) { p.Cert, p.Key = "", "" }},
-		"another's client certificate": {"in time", func(p *Options) { p.Cert, p.Key = theirs.path("client.crt"), theirs.path("client.key") }},
-		"another's server certificate": {"unknown authority", func(p *Options) { p.CA = theirs.path("ca.crt") }},
+		"no client certificate":        {"in time", func(p *etcdlock.Options) { p.Cert, p.Key = "", "" }},
+		"another's client certificate": {"in time", func(p *etcdlock.Options) { p.Cert, p.Key = theirs.path("client.crt"), theirs.path("client.key") }},
+		"another's server certificate": {"unknown authority", func(p *etcdlock.Options) { p.CA = theirs.path("ca.crt") }},
 	} {
 		refused.Go(func() {
-			try(name, fault.Network, c.text, func(p *Options) {
+			try(name, fault.Network, c.text, func(p *etcdlock.Options) {
 				p.RequestTimeout = 4 * time.Second
 				c.change(p)
 			})
 		})
 	}
 	refused.Wait()
-	try("no CA file", fault.IO, "no such file", func(p *Options) { p.CA = ours.path("none") })
-	try("CA file without a certificate", fault.Input, "no certificate in it", func(p *Options) { p.CA = ours.path("ca.key") })
-	try("a folder", fault.Input, "regular file", func(p *Options) { p.Cert = ours.dir })
-	try("another's key", fault.Input, "client certificate", func(p *Options) { p.Key = theirs.path("client.key") })
+	try("no CA file", fault.IO, "no such file", func(p *etcdlock.Options) { p.CA = ours.path("none") })
+	try("CA file without a certificate", fault.Input, "no certificate in it", func(p *etcdlock.Options) { p.CA = ours.path("ca.key") })
+	try("a folder", fault.Input, "regular file", func(p *etcdlock.Options) { p.Cert = ours.dir })
+	try("another's key", fault.Input, "client certificate", func(p *etcdlock.Options) { p.Key = theirs.path("client.key") })
 
 	for _, step := range []func(context.Context) error{
 		func(ctx context.Context) error { _, err := c.UserAdd(ctx, "root", "toor"); return err },
@@ -158,6 +159,6 @@ func TestTLSAndUsers(t *testing.T) {
 	p := o
 	p.ID = "b"
 	wantBusy(t, lock(t, p).Acquire(t.Context()), 1, "a")
-	try("wrong password", fault.Verification, "refuses the user", func(p *Options) { p.Password = "x" })
-	try("another group", fault.Verification, "permission denied", func(p *Options) { p.Group = "h" })
+	try("wrong password", fault.Verification, "refuses the user", func(p *etcdlock.Options) { p.Password = "x" })
+	try("another group", fault.Verification, "permission denied", func(p *etcdlock.Options) { p.Group = "h" })
 }

@@ -1,4 +1,4 @@
-package etcdlock
+package semaphore
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/semper-os/semper/updater/etcdlock"
 )
 
 // TestClusterContention has machines reboot in turn while the members of a cluster of three are killed and come back, each once, the leader included. Then the store's
@@ -34,7 +36,7 @@ func TestClusterContention(t *testing.T) {
 	for most := 1; most <= 2; most++ {
 		for i := range 3 {
 			machines.Go(func() {
-				o := Options{Endpoints: endpoints(members), Group: fmt.Sprintf("fleet%d", most), ID: fmt.Sprintf("m%d", i), TTL: 10 * time.Minute, RequestTimeout: 2 * time.Second}
+				o := etcdlock.Options{Endpoints: endpoints(members), Group: fmt.Sprintf("fleet%d", most), ID: fmt.Sprintf("m%d", i), TTL: 10 * time.Minute, RequestTimeout: 2 * time.Second}
 				for n := 0; ctx.Err() == nil; n++ {
 					if !reboot(ctx, t, o, n, most, &down[most]) {
 						return
@@ -83,16 +85,16 @@ func TestClusterContention(t *testing.T) {
 	}
 
 	// The holder dies mid-reboot, and a member with it.
-	dead := lock(t, Options{Endpoints: endpoints(members), Group: "mourning", ID: "dead", TTL: 3 * time.Second})
+	dead := lock(t, etcdlock.Options{Endpoints: endpoints(members), Group: "mourning", ID: "dead", TTL: 3 * time.Second})
 	eventually(t, "acquire", dead.Acquire)
 	members[0].kill()
-	other := lock(t, Options{Endpoints: endpoints(members), Group: "mourning", ID: "other"})
+	other := lock(t, etcdlock.Options{Endpoints: endpoints(members), Group: "mourning", ID: "other"})
 	eventually(t, "the fleet goes on after the lease", other.Acquire)
 	if taken, peak := history(t, c, "mourning"); taken != 2 || peak != 1 {
 		t.Errorf("%d slots taken, %d at once, want 2 and 1", taken, peak)
 	}
 	eventually(t, "the dead one is told", func(ctx context.Context) error {
-		if err := dead.Held(ctx); !errors.Is(err, ErrLost) {
+		if err := dead.Held(ctx); !errors.Is(err, etcdlock.ErrLost) {
 			return fmt.Errorf("held: %w", err)
 		}
 		return nil
@@ -100,7 +102,7 @@ func TestClusterContention(t *testing.T) {
 }
 
 // reboot is one machine's turn: wait for a slot, prove it, be down, come back, release. It is false when the test ends meanwhile.
-func reboot(ctx context.Context, t *testing.T, o Options, n, most int, down *atomic.Int64) bool {
+func reboot(ctx context.Context, t *testing.T, o etcdlock.Options, n, most int, down *atomic.Int64) bool {
 	wait := func() { time.Sleep(20 * time.Millisecond) }
 	l := lock(t, o)
 	for l.Acquire(ctx) != nil { // busy, or a member is away: both mean to ask again
