@@ -67,7 +67,7 @@ func noArgs(c *cobra.Command, args []string) error {
 }
 
 // newCore returns the core for this machine.
-func newCore(reboot func(soft bool) error) (*install.Core, error) {
+func newCore(reboot func() error) (*install.Core, error) {
 	m, err := install.ReadMachine("/")
 	if err != nil {
 		return nil, fmt.Errorf("what runs here: %w", err)
@@ -185,7 +185,7 @@ func rollbackCommand() *cobra.Command {
 				if err := core.RollbackLater(readResult(result)); err != nil || !now {
 					return err
 				}
-				return install.RebootByAllMeans(false)
+				return install.RebootByAllMeans()
 			}
 			if now {
 				return fault.New(fault.Usage, "--now goes with --later")

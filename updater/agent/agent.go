@@ -81,7 +81,6 @@ type Installer interface {
 	Undrain() error
 	Warn(text string, ttys []string) error
 	Reboot() error
-	SoftReboot() error
 	Close() error
 }
 

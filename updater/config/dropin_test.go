@@ -179,7 +179,7 @@ func TestDropInIsRepaired(t *testing.T) {
 // Changes at the same time all arrive.
 func TestDropInsAtTheSameTime(t *testing.T) {
 	root := t.TempDir()
-	sets := []map[string]any{{"channel": "beta"}, {"paused": true}, {"pin": "1.0.0"}, {"alias": "a"}, {"max_failures": 3}, {"reboot.soft": true}}
+	sets := []map[string]any{{"channel": "beta"}, {"paused": true}, {"pin": "1.0.0"}, {"alias": "a"}, {"max_failures": 3}, {"reboot.max_reboots": 3}}
 	var all sync.WaitGroup
 	for _, set := range sets {
 		all.Go(func() {

@@ -102,7 +102,6 @@ var keys = []key{
 	wait("reboot.inhibitor_grace", func(s *Settings) *time.Duration { return &s.Reboot.InhibitorGrace }, span{most: maxDuration}),
 	wait("reboot.drain_timeout", func(s *Settings) *time.Duration { return &s.Reboot.DrainTimeout }, span{least: time.Second, most: time.Hour}),
 	number("reboot.max_reboots", func(s *Settings) *int { return &s.Reboot.MaxReboots }, 1, 10),
-	truth("reboot.soft", func(s *Settings) *bool { return &s.Reboot.Soft }),
 
 	address("reboot.fleetlock.url", func(s *Settings) *string { return &s.Reboot.FleetLock.URL }, optional(checkBase)),
 	text("reboot.fleetlock.group", func(s *Settings) *string { return &s.Reboot.FleetLock.Group }, checkGroup),

@@ -149,7 +149,7 @@ func benchCore(b *testing.B, keys installtest.Keys, running installtest.Release,
 		Trust: func() (install.Trust, error) {
 			return install.Trust{Payload: keys.Trust(), Verity: []*x509.Certificate{keys.VerityCert}}, nil
 		},
-		Reboot: func(bool) error { return nil },
+		Reboot: func() error { return nil },
 		Now:    time.Now,
 		Log:    discard,
 	})

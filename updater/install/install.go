@@ -90,8 +90,8 @@ type Options struct {
 	Storage func() (Storage, error)
 	// Trust reads the keys. It is called for every installation.
 	Trust func() (Trust, error)
-	// Reboot asks the system to go down and returns when it agreed. Soft: user space only.
-	Reboot func(soft bool) error
+	// Reboot asks the system to go down and returns when it agreed.
+	Reboot func() error
 	Now    func() time.Time
 	Log    *slog.Logger
 

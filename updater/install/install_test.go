@@ -87,7 +87,7 @@ func TestTwoUpdates(t *testing.T) {
 
 	core := m.Core()
 	equal(t, "fresh machine", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0})
-	if err := core.Handler(agentUID).Reboot(false); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
+	if err := core.Handler(agentUID).Reboot(); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
 		t.Errorf("reboot without an update: %v, %d reboots", err, m.Reboots)
 	}
 	protected := m.Protected(t)
@@ -100,7 +100,7 @@ func TestTwoUpdates(t *testing.T) {
 	pending := &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
 	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending, Other: &wire.Other{Version: "1.1.0", Bootable: true}, Written: written})
 	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json", "written.json"})
-	must(t, core.Handler(agentUID).Reboot(false))
+	must(t, core.Handler(agentUID).Reboot())
 	equal(t, "reboots", m.Reboots, 1)
 
 	equal(t, "boot", m.Boot(t), installtest.Booted{Version: "1.1.0", Slot: "B", Entry: "semper_1.1.0+2-1.efi"})
@@ -532,7 +532,7 @@ func TestKernelThatPanicsIsNoticed(t *testing.T) {
 	if st.RolledBack == nil || st.RolledBack.Version != "1.2.0" || !strings.Contains(st.RolledBack.Reason, "tried 3 times and never got as far as its health checks") || st.Pending != nil {
 		t.Fatalf("status %+v", st)
 	}
-	if err := core.Handler(agentUID).Reboot(false); err == nil {
+	if err := core.Handler(agentUID).Reboot(); err == nil {
 		t.Error("rebooted without a pending update")
 	}
 	if _, ok := m.State.Files()["pending.json"]; ok {

@@ -28,7 +28,6 @@ const (
 	// EntriesPath is where the boot loader looks for UKIs, on the ESP that semper-init's units mount when it is used.
 	EntriesPath = "/efi/EFI/Linux"
 
-	nextRoot    = "/run/nextroot/usr/lib/os-release"
 	releasePath = "usr/lib/os-release" // not /etc's, which the machine's owner may overlay
 	cmdlinePath = "proc/cmdline"
 	bootIDPath  = "proc/sys/kernel/random/boot_id"
@@ -122,20 +121,9 @@ func OpenStorage(m Machine) (Storage, error) {
 // rebootTimeout bounds the question to logind, not the way down.
 const rebootTimeout = 30 * time.Second
 
-// softReboot is logind's SD_LOGIND_SOFT_REBOOT.
-const softReboot = 1 << 2
-
-// RebootByLogind asks logind to reboot. A soft reboot is refused unless somebody has put the next root where systemd looks for it: without that it would
-// start the running version again. The installer does it for semperd: it is root, so the answer needs no polkit and no rule for an unprivileged user
+// RebootByLogind asks logind to reboot. The installer does it for semperd: it is root, so the answer needs no polkit and no rule for an unprivileged user
 // who could then reboot at any time; here it happens only while an update waits for it.
-func RebootByLogind(soft bool) error {
-	var flags uint64
-	if soft {
-		if _, err := os.Stat(nextRoot); err != nil {
-			return fault.New(fault.IO, "soft reboot: the next root is not prepared: %w", err)
-		}
-		flags = softReboot
-	}
+func RebootByLogind() error {
 	ctx, cancel := context.WithTimeout(context.Background(), rebootTimeout)
 	defer cancel()
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
@@ -143,7 +131,7 @@ func RebootByLogind(soft bool) error {
 		return fault.New(fault.IO, "reboot: connect to the system bus: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	call := conn.Object("org.freedesktop.login1", "/org/freedesktop/login1").CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, flags)
+	call := conn.Object("org.freedesktop.login1", "/org/freedesktop/login1").CallWithContext(ctx, "org.freedesktop.login1.Manager.RebootWithFlags", 0, uint64(0))
 	if call.Err != nil {
 		return fault.New(fault.IO, "reboot: ask logind: %w", call.Err)
 	}
@@ -151,8 +139,8 @@ func RebootByLogind(soft bool) error {
 }
 
 // RebootByAllMeans is for a system that is not healthy: where logind does not do it, the service manager does, and where that does not, the kernel.
-func RebootByAllMeans(bool) error {
-	err := RebootByLogind(false)
+func RebootByAllMeans() error {
+	err := RebootByLogind()
 	if err == nil {
 		return nil
 	}

@@ -129,7 +129,7 @@ func (c *Core) Rollback(result *health.Result) (went bool, err error) {
 			c.o.Log.Warn("record of the update", "error", err)
 		}
 	}
-	return true, c.o.Reboot(false)
+	return true, c.o.Reboot()
 }
 
 // describe turns a health result into the words of the record.

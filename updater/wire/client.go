@@ -95,9 +95,6 @@ func (c *Client) Discard() error { return c.simple(VerbDiscard) }
 // while ago.
 func (c *Client) Reboot() error { return c.simple(VerbReboot) }
 
-// SoftReboot is Reboot for user space only: the kernel goes on running.
-func (c *Client) SoftReboot() error { return c.send(Request{Verb: VerbReboot, Soft: true}) }
-
 // Drain moves the machine's work away before a reboot, and returns when that is done. It is refused unless an update is pending.
 func (c *Client) Drain(reason string) error { return c.send(Request{Verb: VerbDrain, Reason: reason}) }
 

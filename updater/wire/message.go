@@ -38,7 +38,6 @@ type Request struct {
 	Warn    *Warn  `json:"warn,omitempty"`    // warn
 	Version string `json:"version,omitempty"` // allow: the older version that may be installed
 	Reason  string `json:"reason,omitempty"`  // drain, rollback: why, for people
-	Soft    bool   `json:"soft,omitempty"`    // reboot: of user space only
 }
 
 // Begin announces a payload. It is the server's word relayed by semperd; semper-installd uses it to find an interrupted installation and to bound the
@@ -87,7 +86,6 @@ func (r *Request) check() error {
 		{"warn", r.Warn != nil, []Verb{VerbWarn}},
 		{"version", r.Version != "", []Verb{VerbAllow}},
 		{"reason", r.Reason != "", []Verb{VerbDrain, VerbRollback}},
-		{"soft", r.Soft, []Verb{VerbReboot}},
 	} {
 		if f.set && !slices.Contains(f.of, r.Verb) {
 			return fmt.Errorf("verb %q has no %q", clip(string(r.Verb)), f.name)

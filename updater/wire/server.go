@@ -19,7 +19,7 @@ type Handler interface {
 	Finish() error
 	Abort() error
 	Discard() error
-	Reboot(soft bool) error
+	Reboot() error
 	// What Drain, Undrain and Warn do ends early when ctx does.
 	Drain(ctx context.Context, reason string) error
 	Undrain(ctx context.Context) error
@@ -154,7 +154,7 @@ func (s *server) control(r Request) (Reply, error) {
 		}
 		return Reply{Status: &st}, nil
 	case VerbReboot:
-		return Reply{}, s.h.Reboot(r.Soft)
+		return Reply{}, s.h.Reboot()
 	case VerbDrain:
 		return Reply{}, s.h.Drain(s.ctx, r.Reason)
 	case VerbUndrain:

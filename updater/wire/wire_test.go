@@ -47,10 +47,7 @@ func (r *recorder) Finish() error  { return r.note("finish") }
 func (r *recorder) Abort() error   { return r.note("abort") }
 func (r *recorder) Discard() error { return r.note("discard") }
 
-func (r *recorder) Reboot(soft bool) error {
-	if soft {
-		return r.note("reboot soft")
-	}
+func (r *recorder) Reboot() error {
 	return r.note("reboot")
 }
 
@@ -111,7 +108,7 @@ func TestConversation(t *testing.T) {
 		}
 	}
 	for _, do := range []func() error{
-		c.Finish, c.Reboot, c.SoftReboot, func() error { return c.Drain("an update") }, c.Undrain,
+		c.Finish, c.Reboot, func() error { return c.Drain("an update") }, c.Undrain,
 		func() error { return c.Warn("restart\nsoon", []string{"pts/0", "tty1"}) },
 		func() error { return c.Allow("1.0.0") }, func() error { return c.Rollback("asked by a person") },
 	} {
@@ -124,7 +121,7 @@ func TestConversation(t *testing.T) {
 	}
 	want := []string{
 		"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot",
-		"reboot soft", "drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person",
+		"drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person",
 	}
 	if !reflect.DeepEqual(h.calls, want) {
 		t.Errorf("calls %q, want %q", h.calls, want)
@@ -227,7 +224,7 @@ func TestServerRefusesNonsense(t *testing.T) {
 		{"begin without begin", frame('C', `{"verb":"begin"}`), `"begin" is missing`},
 		{"begin where none belongs", frame('C', `{"verb":"finish","begin":{}}`), `has no "begin"`},
 		{"begin of another verb", frame('C', `{"verb":"reboot","begin":{"sha256":"`+sum+`","size":1,"version":"1"}}`), `verb "reboot" has no "begin"`},
-		{"soft finish", frame('C', `{"verb":"finish","soft":true}`), `verb "finish" has no "soft"`},
+		{"soft reboot", frame('C', `{"verb":"reboot","soft":true}`), `unknown field "soft"`},
 		{"status of a version", frame('C', `{"verb":"status","version":"1"}`), `verb "status" has no "version"`},
 		{"reason to allow", frame('C', `{"verb":"allow","version":"1","reason":"x"}`), `verb "allow" has no "reason"`},
 		{"warning to drain", frame('C', `{"verb":"drain","reason":"x","warn":{"text":"x","ttys":["tty1"]}}`), `verb "drain" has no "warn"`},

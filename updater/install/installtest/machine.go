@@ -103,7 +103,7 @@ func (m *Machine) Core() *install.Core {
 		Trust: func() (install.Trust, error) {
 			return install.Trust{Payload: m.Keys.Trust(), Verity: []*x509.Certificate{m.Keys.VerityCert}}, nil
 		},
-		Reboot: func(bool) error { m.Reboots++; return nil },
+		Reboot: func() error { m.Reboots++; return nil },
 		Now:    func() time.Time { return m.Now },
 		Log:    slog.New(slog.DiscardHandler),
 	}
