@@ -161,7 +161,6 @@ func TestMaliciousSemperd(t *testing.T) {
 		{"verb of nobody", func(t *testing.T, i *intruder) { want(t, "frame", i.verb("format"), "unknown verb") }, false},
 		{"reboot, drain, warn without an update", func(t *testing.T, i *intruder) {
 			want(t, "reboot", i.verb("reboot"), "no update waits")
-			want(t, "soft", i.ask(control(`{"verb":"reboot","soft":true}`)), "no update waits")
 			want(t, "drain", i.ask(control(`{"verb":"drain","reason":"x"}`)), "no update waits")
 			want(t, "warn", i.ask(control(`{"verb":"warn","warn":{"text":"x","ttys":["tty1"]}}`)), "no update waits")
 		}, false},
@@ -372,7 +371,7 @@ func FuzzMaliciousSemperd(f *testing.F) {
 		{control(`{"verb":"status"}`)},
 		{begin, data[:5000]},
 		{begin, rawFrame('D', good.Payload[:9000]), control(`{"verb":"abort"}`), begin, control(`{"verb":"discard"}`)},
-		{begin, begin, control(`{"verb":"reboot"}`), control(`{"verb":"reboot","soft":true}`)},
+		{begin, begin, control(`{"verb":"reboot"}`)},
 		{control(`{"verb":"drain","reason":"x"}`), control(`{"verb":"undrain"}`), control(`{"verb":"warn","warn":{"text":"x","ttys":["pts/1"]}}`)},
 		{control(`{"verb":"allow","version":"1.0.0"}`), control(`{"verb":"rollback","reason":"x"}`)},
 		{begin, control(`{"verb":"finish"}`), rawFrame('D', []byte("CrAU"))},
