@@ -26,6 +26,8 @@ type Storage interface {
 type Target struct {
 	Storage Storage
 	Limit   int64 // the largest partition that fits, in bytes
+	// Tree is where the dm-verity superblock and hash tree go, of a partition that has a root hash: they are not shipped. Nil: they are computed, and thrown away.
+	Tree io.WriterAt
 }
 
 // Phase is what an Applier is busy with.
@@ -71,7 +73,7 @@ type Options struct {
 	Now             func() time.Time // nil: checkpoints go by bytes alone
 }
 
-// Result is a payload that was applied and read back.
+// Result is a payload that was applied and read back. The trees are not flushed.
 type Result struct {
 	Manifest *Manifest
 	SHA256   [sha256.Size]byte  // of the whole payload file
@@ -315,43 +317,6 @@ func (a *Applier) believe(ctx context.Context, r io.Reader) (*Result, error) {
 	}
 	a.report(Installing, m.Size, m.Size)
 	return res, nil
-}
-
-// verifyPiece is how much is read back at a time.
-const verifyPiece = 1 << 20
-
-// readBack flushes the targets and compares each partition with the manifest.
-func (a *Applier) readBack(ctx context.Context) error {
-	if err := a.flush(); err != nil {
-		return err
-	}
-	m := a.md.manifest
-	var done, total int64
-	for i := range m.Partitions {
-		total += m.Partitions[i].Size
-	}
-	for i := range m.Partitions {
-		part := &m.Partitions[i]
-		h := sha256.New()
-		buf := a.ops.buffer(verifyPiece)
-		for off := int64(0); off < part.Size; {
-			if ctx.Err() != nil {
-				return refuse(Cancelled, "cancelled: %w", context.Cause(ctx))
-			}
-			b := buf[:min(int64(len(buf)), part.Size-off)]
-			if n, err := a.opts.Targets[part.Name].Storage.ReadAt(b, off); n < len(b) {
-				return refuse(WriteFailed, "read partition %q back at byte %d: %w", part.Name, off+int64(n), err)
-			}
-			h.Write(b)
-			off += int64(len(b))
-			done += int64(len(b))
-			a.report(Verifying, done, total)
-		}
-		if sum := sumOf(h); sum != part.SHA256 {
-			return refuse(PartitionHash, "partition %q was written, but its SHA-256 is %x; the manifest says %x", part.Name, sum, part.SHA256)
-		}
-	}
-	return nil
 }
 
 func (a *Applier) report(p Phase, done, total int64) {

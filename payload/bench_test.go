@@ -102,7 +102,7 @@ func memoryCase(t testing.TB, data []byte) ([]byte, Options) {
 	}
 	t.Cleanup(func() { f.Close() })
 	return raw, Options{
-		Trust: trust(1, keyA), Accept: AcceptAny, Targets: map[string]Target{"root": {f, int64(len(data))}},
+		Trust: trust(1, keyA), Accept: AcceptAny, Targets: map[string]Target{"root": {Storage: f, Limit: int64(len(data))}},
 		Checkpoint: func(c *Checkpoint) error { _, err := c.MarshalBinary(); return err },
 	}
 }

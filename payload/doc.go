@@ -25,7 +25,7 @@
 // # Order of belief
 //
 // The metadata signature is checked before the manifest is parsed, the manifest's meaning before anything is written, each blob's SHA-256
-// before it is decoded, the payload signature at the end, and last the SHA-256 of each partition, read back. Signatures must come from
+// before it is decoded, the payload signature at the end, and last each partition, read back, against its dm-verity root hash or, without one, its SHA-256. Signatures must come from
 // Trust.Threshold different trusted keys: RSA of 4096 bits (PKCS#1 v1.5 with SHA-256) or ECDSA on P-256.
 // Not knowing something (a key, an operation, a partition, a minor version) is a reason to refuse, with nothing written; unknown protobuf
 // fields alone are not, so whatever an older reader must not ignore has to raise the minor version or use a new operation type.

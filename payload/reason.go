@@ -34,7 +34,6 @@ const (
 	OperationFailed  Reason = "operation-failed"  // a blob does not decode to what the manifest says
 	WriteFailed      Reason = "write-failed"      // the target could not be written, flushed or read back
 	PartitionHash    Reason = "partition-hash"    // what was written is not what the manifest says
-	VerityMismatch   Reason = "verity-mismatch"   // the dm-verity root hash of what was written is not the manifest's
 	BadCheckpoint    Reason = "bad-checkpoint"    // a saved state that is damaged or belongs to another payload
 )
 
@@ -65,7 +64,6 @@ var reasons = map[Reason]struct {
 	OperationFailed:  {28, fault.Input},
 	WriteFailed:      {14, fault.IO},
 	PartitionHash:    {15, fault.Verification},
-	VerityMismatch:   {15, fault.Verification},
 	BadCheckpoint:    {20, fault.Input},
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/semper-os/semper/partitions/verity"
 )
 
-// TestWriteVerity ships a partition without its hash tree, and lets veritysetup judge the tree that the host makes from the manifest.
-func TestWriteVerity(t *testing.T) {
+// TestTree ships a partition without its hash tree, and lets veritysetup judge the tree that the host makes from the manifest.
+func TestTree(t *testing.T) {
 	tool(t, "veritysetup", "cryptsetup-bin")
 	contents := testContents()
 	root := contents["root"]
@@ -30,19 +30,21 @@ func TestWriteVerity(t *testing.T) {
 	o := testOptions(contents, keyA)
 	o.Partitions[0].Verity = &Verity{RootHash: res.RootHash, Superblock: res.Superblock}
 	disks := testDisks(contents)
-	applied, err := apply(write(t, o), applyOptions(disks, trust(1, keyA)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	part := applied.Manifest.Partition("root")
 	hash, err := os.Create(filepath.Join(dir, "hash"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer hash.Close()
-	if err := part.WriteVerity(disks["root"], hash); err != nil {
+	ao := applyOptions(disks, trust(1, keyA))
+	target := ao.Targets["root"]
+	target.Tree = hash
+	ao.Targets["root"] = target
+	file := write(t, o)
+	applied, err := apply(file, ao)
+	if err != nil {
 		t.Fatal(err)
 	}
+	part := applied.Manifest.Partition("root")
 	a, errA := os.ReadFile(built.Name())
 	b, errB := os.ReadFile(hash.Name())
 	if errA != nil || errB != nil || !bytes.Equal(a, b) {
@@ -56,11 +58,9 @@ func TestWriteVerity(t *testing.T) {
 		t.Errorf("veritysetup verify: %v\n%s", err, out)
 	}
 
-	disks["root"].now[4096*7] ^= 1
-	if err := part.WriteVerity(disks["root"], hash); ReasonOf(err) != VerityMismatch || !fault.Is(err, fault.Verification) {
-		t.Errorf("a changed bit: %v", err)
-	}
-	if err := applied.Manifest.Partition("uki").WriteVerity(disks["uki"], hash); ReasonOf(err) != VerityMismatch {
-		t.Errorf("a partition without root hash: %v", err)
+	// Another root hash than that of what was written.
+	o.Partitions[0].Verity.RootHash[0] ^= 1
+	if _, err := apply(write(t, o), applyOptions(testDisks(contents), trust(1, keyA))); ReasonOf(err) != PartitionHash || !fault.Is(err, fault.Verification) {
+		t.Errorf("another root hash: %v", err)
 	}
 }

@@ -114,13 +114,16 @@ func (o *applyFlags) apply(ctx context.Context, name string) (_ *applied, err er
 			options.Targets[f.name] = payload.Target{Storage: f.temporary, Limit: payload.MaxPartitionSize}
 		}
 	}
+	withTree := options.Targets["root"]
+	withTree.Tree = outputs[3].temporary
+	options.Targets["root"] = withTree
 	m, err := applyFile(ctx, in, name, options)
 	if err != nil {
 		return nil, err
 	}
 	root := m.Partition("root")
-	if err := root.WriteVerity(outputs[0].temporary, outputs[3].temporary); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if root.Verity == nil {
+		return nil, fault.New(fault.Verification, "%s: the payload has no dm-verity root hash for its root", name)
 	}
 	done := &applied{
 		Image: m.Image, RootHash: root.Verity.RootHash.String(),

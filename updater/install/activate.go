@@ -37,10 +37,6 @@ func (s *session) finish() error {
 
 func (s *session) complete(m *payload.Manifest) error {
 	root := m.Partition(partRoot)
-	// The hash tree is not shipped: it is computed over what is on the disk now.
-	if err := root.WriteVerity(s.parts.root, s.parts.verity); err != nil {
-		return withCode(err, omaha.CodeRootVerification)
-	}
 	if err := s.checkSignature(m.Partition(partSig).Size, root.Verity.RootHash); err != nil {
 		return withCode(err, omaha.CodeRootVerification)
 	}

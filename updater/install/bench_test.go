@@ -26,7 +26,7 @@ import (
 // In each round `zstd -d | dd oflag=direct` writes another root of the same size and kind to the same place before. It reports
 //
 //	write/dd   the installer's rate from begin to the root's last byte, signatures, hashes and checkpoints included, as a part of that of zstd and dd
-//	all/dd     the same with what dd does not do: everything read back twice (SHA-256, dm-verity), the hash tree, the boot entry
+//	all/dd     the same with what dd does not do: everything read back and hashed into the tree, the boot entry
 //	peak-MiB   resident memory of this process, which is both ends of the socket
 //
 // It needs the Debian packages zstd and coreutils.

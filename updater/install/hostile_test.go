@@ -108,7 +108,7 @@ func TestSignedAndHostile(t *testing.T) {
 		{"root of 2^64-1 bytes", forge(size("root", math.MaxUint64)), 23, "bytes, allowed are 1 to"},
 		{"root of no bytes", forge(size("root", 0)), 23, "bytes, allowed are 1 to"},
 		{"root of zeros, one block larger than the slot", forge(zeroRoot(slotBlocks + 1)), 13, "fit into slot B"},
-		{"root of zeros as large as the slot", forge(zeroRoot(slotBlocks)), 15, "SHA-256"},
+		{"root of zeros as large as the slot", forge(zeroRoot(slotBlocks)), 15, "root hash"},
 		{"root of zeros of 1 TiB", forge(zeroRoot(1 << 28)), 13, "fit into slot B"},
 		{"kernel of 1 TiB", forge(size("uki", 1<<40)), 23, "is not written"},
 		{"signature of 1 TiB", forge(size("rootsig", 1<<40)), 23, "is not written"},
@@ -189,7 +189,7 @@ func TestSignedAndHostile(t *testing.T) {
 			op(f, "root", 0).Type = updatemetadata.InstallOperation_SOURCE_COPY.Enum()
 		}), 28, ""},
 		{"an operation that reads another place", forge(func(f *forgery) { op(f, "root", 0).SrcExtents = op(f, "root", 0).DstExtents }), 23, "has a source"},
-		{"partition hash of other bytes", forge(func(f *forgery) { sum := sha256.Sum256(nil); f.Part("root").NewPartitionInfo.Hash = sum[:] }), 15, "SHA-256"},
+		{"kernel's hash of other bytes", forge(func(f *forgery) { sum := sha256.Sum256(nil); f.Part("uki").NewPartitionInfo.Hash = sum[:] }), 15, "SHA-256"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			from := running

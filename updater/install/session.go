@@ -205,7 +205,7 @@ func (s *session) newApplier() (*payload.Applier, error) {
 	o := payload.Options{
 		Trust: s.trust.Payload,
 		Targets: map[string]payload.Target{
-			partRoot: {Storage: s.root, Limit: s.parts.root.Size()},
+			partRoot: {Storage: s.root, Limit: s.parts.root.Size(), Tree: s.parts.verity},
 			partSig:  {Storage: s.parts.sig, Limit: min(s.parts.sig.Size(), rootsig.MaxSize)},
 			partUKI:  {Storage: s.uki, Limit: uki.MaxSize},
 		},
