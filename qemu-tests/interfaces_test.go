@@ -54,12 +54,13 @@ func TestAgentInterfaces(t *testing.T) {
 	m.use(s.URL) // a version is healthy when it reaches its server again
 	m.waitStatus(blessed(second))
 
-	// A machine that has nothing to do.
+	// A machine that has nothing to do, once its agent has looked at it.
+	m.waitRun(busctl+"get-property "+ourObject+"Slot", func(out string) bool { return out == `s "B"`+"\n" })
+	m.waitRun(metrics, func(out string) bool { return strings.Contains(out, `version="1.1.0"`) })
 	is(busctl+"get-property "+ourObject+"Version", `s "1.1.0"`)
 	is(busctl+"get-property "+ourObject+"State", `s "idle"`)
 	contains(busctl+"call "+theirs+"GetStatus", `"UPDATE_STATUS_IDLE" "0.0.0" 0`)
 	contains(motd, "Semper 1.1.0, channel stable")
-	contains(metrics, `version="1.1.0"`)
 	is("test -e /run/reboot-required && echo yes || echo no", "no")
 	contains("semperctl etc diff", "sysctl.d/90-mine.conf")
 	contains("semperctl history", "1.1.0")

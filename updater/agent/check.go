@@ -140,8 +140,9 @@ func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 			s.PendingSize = u.Size
 			s.LastError = nil
 		})
+		looked := a.look(ctx) // first, so that whoever hears of the state hears of the version with it
 		a.enter(StatePending, "version "+u.Version+" is installed")
-		if !a.look(ctx) {
+		if !looked {
 			return "", fmt.Errorf("version %s is installed, but then: %w", u.Version, a.slotsErr)
 		}
 		return fmt.Sprintf("version %s is installed and waits for a reboot", u.Version), nil

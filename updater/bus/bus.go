@@ -33,6 +33,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -133,7 +134,9 @@ type Options struct {
 	Log   *slog.Logger
 	// Clock is SystemClock if nil. Limits of single calls are in real time.
 	Clock Clock
-	// Dial connects to the bus; nil: to SystemBus.
+	// Socket is where the bus listens; empty: SystemBus.
+	Socket string
+	// Dial connects to the bus; nil: to Socket.
 	Dial func(context.Context) (net.Conn, error)
 	// UID is who Dial's connections belong to; 0 with a nil Dial: this process.
 	UID int
@@ -155,7 +158,7 @@ func New(o Options) *Service {
 	if o.Dial == nil {
 		o.UID = os.Getuid()
 		o.Dial = func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{Timeout: handshakeLimit}).DialContext(ctx, "unix", SystemBus)
+			return (&net.Dialer{Timeout: handshakeLimit}).DialContext(ctx, "unix", cmp.Or(o.Socket, SystemBus))
 		}
 	}
 	return &Service{o: o, gate: make(gate, maxChanges), queues: []*queue{newQueue(), newQueue()}}

@@ -40,7 +40,7 @@ import (
 	"github.com/semper-os/semper/updater/wire"
 )
 
-// Paths are where a daemon finds its machine. The zero value of a field switches off what it is for, where that is possible.
+// Paths are where a daemon finds its machine, and its time. The zero value of a field switches off what it is for, where that is possible.
 type Paths struct {
 	Root          string // of settings and of what the machine is: "/"
 	Credentials   string // $CREDENTIALS_DIRECTORY
@@ -50,6 +50,8 @@ type Paths struct {
 	Runtime       string // where metrics and MOTD go; empty: nowhere
 	EtcdLock      string // the program semper-etcdlock
 	SystemBus     string // the system bus's socket; empty: the agent is not on a bus, and asks nobody who is logged in
+
+	Clock agent.Clock // nil: the system's
 }
 
 // MachinePaths are those of a machine.
@@ -77,7 +79,7 @@ func New(p Paths, log *slog.Logger) (*Daemon, error) {
 		return nil, err
 	}
 	if p.SystemBus != "" {
-		d.bus = bus.New(bus.Options{Agent: steering{d}, Log: log})
+		d.bus = bus.New(bus.Options{Agent: steering{d}, Log: log, Socket: p.SystemBus})
 		d.logind = &logind.Client{Address: "unix:path=" + p.SystemBus}
 		o.Login = d.logind
 	}
@@ -218,6 +220,9 @@ func (d *Daemon) options(p Paths) (agent.Options, error) {
 	if err != nil {
 		return agent.Options{}, err
 	}
+	if p.Clock == nil {
+		p.Clock = agent.SystemClock{}
+	}
 	return agent.Options{
 		Image: image,
 		Setup: func() (agent.Setup, error) { return setup(p, id) },
@@ -229,7 +234,7 @@ func (d *Daemon) options(p Paths) (agent.Options, error) {
 		Health:  func() (*health.Later, error) { return laterHealth(p.LaterHealth) },
 		Dial:    func(ctx context.Context) (agent.Installer, error) { return wire.Dial(ctx, p.InstallSocket) },
 		State:   state,
-		Clock:   agent.SystemClock{},
+		Clock:   p.Clock,
 		Rand:    rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), // jitter only
 		Log:     d.log,
 		Publish: d.publish,
