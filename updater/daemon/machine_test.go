@@ -203,6 +203,13 @@ func eventually[T any](t testing.TB, what string, look func() (T, bool)) T {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(asEtcdLock) != "" {
+		if err := etcdLock(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if runtime.GOARCH != "amd64" {
 		fmt.Fprintln(os.Stderr, "the machines of installtest are amd64")
 		os.Exit(1)
