@@ -109,7 +109,7 @@ func TestAgentInterfaces(t *testing.T) {
 	m.run("systemctl restart semperd.service") // else it tries again in ten minutes
 	m.waitVersion(first)
 	m.waitStatus(blessed(first))
-	m.waitRun("cat /var/lib/drained", func(out string) bool { return out == "drain\nundrain\n" })
+	m.waitRun("cat /var/lib/drained", func(out string) bool { return strings.HasSuffix(out, "drain\nundrain\n") })
 	m.waitRun("semperctl status", func(string) bool {
 		return strings.TrimSpace(etcd.ctl("get", "--prefix", "--keys-only", slotsKey+"holders/")) == ""
 	})
