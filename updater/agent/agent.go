@@ -60,6 +60,7 @@ const (
 	downloadRetry = 5 * time.Second
 	reportLimit   = 30 * time.Second // how long a reboot is put off for the report that announces it
 	rebootWait    = 10 * time.Minute // from a reboot that was asked for to asking again
+	clockSlack    = 10 * time.Minute // a clock that goes back by less changes no plan
 	minServerGap  = time.Second      // the least poll interval that a server may ask for
 )
 
@@ -163,8 +164,9 @@ type Agent struct {
 
 	resumed    bool // the state is an earlier process's
 	started    time.Time
-	blind      int // times in a row that semper-installd did not answer
-	retries    int // failed checks in a row
+	lastStep   time.Time // when the last Step began
+	blind      int       // times in a row that semper-installd did not answer
+	retries    int       // failed checks in a row
 	nextReport time.Time
 	reports    int // failed reports in a row
 	gate       gate

@@ -124,6 +124,77 @@ func TestLock(t *testing.T) {
 	equal(t, "calls when all is done", l.take(), nil)
 }
 
+// A clock that was years ahead when waits were planned does not make them last for years once it is right.
+func TestClockSetBack(t *testing.T) {
+	const years = 10 * 365 * 24 * time.Hour
+	t.Run("lock to give back", func(t *testing.T) {
+		l := &lock{}
+		h := ready(t, func(h *host) { h.lock = l })
+		h.step()
+		h.boot()
+		h.fleet.set(func() { h.fleet.offer = nil })
+		must(t, h.Core().Bless())
+		l.away = errors.New("no route to host")
+		h.step()
+		l.take()
+		l.away = nil
+		h.clock.advance(-years)
+		h.step()
+		equal(t, "calls", l.take(), []string{"release"})
+	})
+	t.Run("inhibitor", func(t *testing.T) {
+		h := ready(t, func(h *host) {
+			h.login = &login{inhibitors: []logind.Inhibitor{{Who: "backup", Why: "tape is running"}}}
+		})
+		h.step()
+		h.clock.advance(-years)
+		h.step()
+		waiting(t, h, "backup")
+		h.clock.advance(25 * time.Hour)
+		h.step()
+		equal(t, "reboots", h.Reboots, 1)
+	})
+	t.Run("user", func(t *testing.T) {
+		h := ready(t, func(h *host) { h.login = &login{sessions: []logind.Session{{ID: "1", User: "root"}}} })
+		h.step()
+		h.clock.advance(-years)
+		h.step()
+		waiting(t, h, "waits for users to log out")
+		h.clock.advance(time.Hour)
+		h.step()
+		equal(t, "reboots", h.Reboots, 1)
+	})
+	t.Run("trial with nothing to go back to", func(t *testing.T) {
+		keys := installtest.NewKeys(t)
+		h := newHost(t, keys, "1.0.0")
+		must(t, h.ESP.Rename("semper_1.0.0.efi", "semper_1.0.0+3-0.efi"))
+		must(t, h.ESP.Sync())
+		h.boot()
+		h.offer(keys.Release(t, "1.1.0"))
+		h.step()
+		h.clock.advance(-years)
+		h.step()
+		equal(t, "state", h.agent.Report().State, agent.StateTrial)
+		h.clock.advance(31 * time.Minute)
+		h.step()
+		equal(t, "boot", h.boot().Version, "1.1.0")
+	})
+	t.Run("report", func(t *testing.T) {
+		h := ready(t, func(h *host) { h.drain = func() error { return errors.New("no") } })
+		h.step()
+		h.fleet.set(func() { h.fleet.down = true })
+		h.clock.advance(time.Hour)
+		h.step() // what the second failure is told with does not arrive
+		if n := h.agent.Report().Unreported; n == 0 {
+			t.Fatal("nothing is to be reported")
+		}
+		h.fleet.set(func() { h.fleet.down = false })
+		h.clock.advance(-years)
+		h.step()
+		equal(t, "unreported", h.agent.Report().Unreported, 0)
+	})
+}
+
 // A machine that comes back to its old version is healthy too, and gives the lock back.
 func TestLockAfterRollback(t *testing.T) {
 	l := &lock{}

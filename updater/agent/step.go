@@ -13,6 +13,7 @@ import (
 
 // Step does what is due and returns how long there is nothing to do.
 func (a *Agent) Step(ctx context.Context) time.Duration {
+	a.setBack()
 	if !a.look(ctx) {
 		return min(a.backoff(firstRetry, a.blind), maxBlind)
 	}
@@ -47,6 +48,27 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 	}
 	a.deliver(ctx)
 	return min(a.untilNext(), again)
+}
+
+// setBack voids what was planned and measured by a clock that has been set back since: it would come years late. The next check has a rule of its own, see due.
+func (a *Agent) setBack() {
+	now := a.now()
+	if by := a.lastStep.Sub(now); by > clockSlack {
+		a.o.Log.Warn("the clock was set back", "by", by)
+		a.change(func(s *State) {
+			s.note(now, "the clock was set back by "+by.Round(time.Minute).String()+": what was planned by it is void")
+		})
+		a.started, a.nextReport = now, time.Time{}
+		g := &a.gate
+		g.lockNext, g.drainNext, g.releaseNext, g.renewNext = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		if !g.inhibitedSince.IsZero() {
+			g.inhibitedSince = now
+		}
+		if !g.warnedAt.IsZero() {
+			g.warnedAt = now
+		}
+	}
+	a.lastStep = now
 }
 
 func pendingText(p *wire.Pending) string {
