@@ -137,6 +137,19 @@ func TestRefusals(t *testing.T) {
 		_, _ = w.Write(data[:len(data)-4000])
 		return true
 	}
+	portal := func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write([]byte("<html>log in"))
+		w.(http.Flusher).Flush()
+		return true
+	}
+	redirected := func(w http.ResponseWriter, r *http.Request, data []byte) bool {
+		if r.URL.RawQuery == "login" {
+			return portal(w, r, data)
+		}
+		http.Redirect(w, r, r.URL.Path+"?login", http.StatusFound)
+		return true
+	}
 	// Without a length it looks like a transfer that breaks off, each time at the same byte.
 	unsized := func(w http.ResponseWriter, r *http.Request, data []byte) bool {
 		_, _ = w.Write(data[:len(data)-4000])
@@ -154,7 +167,9 @@ func TestRefusals(t *testing.T) {
 		{"flipped byte", flipped, nil, "3/0 1.2.0 code 29", "SHA-256", 0},
 		{"another key", installtest.NewKeys(t).Release(t, "1.2.0"), nil, "3/0 1.2.0 code 18", "trusted keys", 0},
 		{"older version", keys.Release(t, "1.0.0"), nil, "3/0 1.0.0 code 35", "version 1.0.0 is not newer than 1.1.0", 0},
-		{"truncated file", good, truncated, "3/0 1.2.0 code 11", "were announced", 0},
+		{"truncated file", good, truncated, "3/0 1.2.0 code 9", "were announced", 5},
+		{"captive portal", good, portal, "3/0 1.2.0 code 9", "a web page came instead of the payload", 5},
+		{"captive portal elsewhere", good, redirected, "3/0 1.2.0 code 9", "a web page came instead of the payload", 10}, // each is asked for twice
 		{"truncated file of unknown size", good, unsized, "3/0 1.2.0 code 9", "the transfer ended after", 5},
 		{"gone", good, func(w http.ResponseWriter, r *http.Request, _ []byte) bool { http.NotFound(w, r); return true }, "3/0 1.2.0 code 9", `answered "404 Not Found"`, 5},
 	} {

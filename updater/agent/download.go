@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -243,6 +244,9 @@ func (d *download) get(ctx context.Context, url string, offset int64, stalled *t
 	}
 	body := alive{res.Body, stalled}
 	err = func() error {
+		if res.StatusCode < 300 && webPage(res.Header) {
+			return fault.New(fault.Network, "%s: a web page came instead of the payload, as from a captive portal or a proxy that wants a login", url)
+		}
 		switch res.StatusCode {
 		case http.StatusOK:
 			if res.ContentLength >= 0 && res.ContentLength != d.u.Size {
@@ -264,7 +268,7 @@ func (d *download) get(ctx context.Context, url string, offset int64, stalled *t
 			}
 			return nil
 		case http.StatusRequestedRangeNotSatisfiable:
-			return &coded{fault.New(fault.Verification, "%s: the server says that it has less than the %d bytes that were announced", url, d.u.Size), omaha.CodePayloadSize}
+			return fault.New(fault.Network, "%s: the server says that it has less than the %d bytes that were announced", url, d.u.Size)
 		default:
 			return fault.New(fault.Network, "%s: the server answered %.80q", url, res.Status)
 		}
@@ -276,7 +280,14 @@ func (d *download) get(ctx context.Context, url string, offset int64, stalled *t
 	return body, nil
 }
 
-// wrongSize is not a transfer that broke off: the server itself says that it has another file than the one announced.
+// wrongSize is a server, or a cache before it, that says itself that it has another file than the one announced: an older one, or a part. Nothing of it was
+// looked at, so it says nothing against the version.
 func wrongSize(url string, have, announced int64) error {
-	return &coded{fault.New(fault.Verification, "%s: the file has %d bytes, %d were announced", url, have, announced), omaha.CodePayloadSize}
+	return fault.New(fault.Network, "%s: the file has %d bytes, %d were announced: an old one, or not all of it", url, have, announced)
+}
+
+// webPage reports whether an answer is one that people are meant to see.
+func webPage(h http.Header) bool {
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return kind == "text/html" || kind == "application/xhtml+xml"
 }
