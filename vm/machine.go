@@ -46,6 +46,9 @@ type Machine struct {
 	// as without; what it asks to be zeroed is written out.
 	WriteLog string
 
+	// DiskErrors are errors of the disk that the guest sees, each once.
+	DiskErrors []DiskError
+
 	DiskSerial string // up to 20 characters, /dev/disk/by-id/virtio-SERIAL in the guest; empty: DefaultDiskSerial
 
 	Firmware     Firmware
@@ -64,6 +67,12 @@ type Machine struct {
 	ConsoleInput io.Reader // what is typed there; nil: nothing
 
 	Snapshot string // start from this internal snapshot of Overlay and Vars, see VM.SaveSnapshot
+}
+
+// DiskError is an input/output error that the guest gets for the first request that touches a sector.
+type DiskError struct {
+	Write  bool // of a write, else of a read
+	Sector int64
 }
 
 // ConsoleDevice returns the name of the serial port inside the guest, "ttyS0" on amd64.
@@ -187,6 +196,10 @@ func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error)
 		drive = "guarded"
 		args = append(args, m.logArgs()...)
 	}
+	if len(m.DiskErrors) > 0 {
+		args = append(args, m.errorArgs(drive)...)
+		drive = "failing"
+	}
 	args = append(args, "-device", "virtio-blk-pci,drive="+drive+",bootindex=1,serial="+escape(m.DiskSerial))
 	network := "user,id=net"
 	for _, port := range m.ForwardPorts {
@@ -229,6 +242,20 @@ func (m *Machine) logArgs() []string {
 		"-blockdev", "driver=blkdebug,node-name=guarded,discard=unmap,image=logged,inject-error.0.event=none,inject-error.0.iotype=write-zeroes," +
 			fmt.Sprintf("inject-error.0.errno=%d,inject-error.0.immediately=on", int(syscall.ENOTSUP)),
 	}
+}
+
+// errorArgs puts a driver that fails in front of a disk.
+func (m *Machine) errorArgs(disk string) []string {
+	driver := "driver=blkdebug,node-name=failing,discard=unmap,image=" + disk
+	for i, e := range m.DiskErrors {
+		kind := "read"
+		if e.Write {
+			kind = "write"
+		}
+		driver += fmt.Sprintf(",inject-error.%[1]d.event=none,inject-error.%[1]d.iotype=%[2]s,inject-error.%[1]d.errno=%[3]d,inject-error.%[1]d.sector=%[4]d,inject-error.%[1]d.once=on",
+			i, kind, int(syscall.EIO), e.Sector)
+	}
+	return []string{"-blockdev", driver}
 }
 
 // drives lists the nodes that an internal snapshot covers; the first one holds the memory.

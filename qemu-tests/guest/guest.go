@@ -34,6 +34,8 @@ type Config struct {
 	CPUs      int
 	Key       *Key
 
+	DiskErrors []vm.DiskError
+
 	Credentials []vm.Credential // beside the SSH key
 
 	// Snapshot starts the machine where Save was called, see Branch.
@@ -63,7 +65,7 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 	}
 	g := &Guest{Config: c, Console: console.New(log, time.Now), log: log}
 	m := vm.Machine{
-		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, WriteLog: c.WriteLog, CPUs: c.CPUs,
+		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, WriteLog: c.WriteLog, DiskErrors: c.DiskErrors, CPUs: c.CPUs,
 		Vars: filepath.Join(c.Dir, "vars.qcow2"), Console: g.Console, ForwardPorts: []int{sshPort}, Snapshot: c.Snapshot,
 		Credentials: append([]vm.Credential{{Name: "ssh.authorized_keys.root", Value: c.Key.authorized}}, c.Credentials...),
 	}

@@ -33,6 +33,7 @@ type Proxy struct {
 	flip    int64 // offset of the payload's byte to change; -1: none
 	end     int64 // how many bytes of a payload exist as far as the client can see; -1: all
 	fetches []Fetch
+	instead func(http.ResponseWriter, *http.Request) bool
 }
 
 // Fetch is a request for a payload.
@@ -53,19 +54,27 @@ func Start(server string) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{URL: "http://" + listener.Addr().String(), flip: -1, end: -1}
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // the server names payloads by the address that it was asked under: this one
+		},
+		ModifyResponse: p.change,
+		ErrorLog:       log.New(io.Discard, "", 0), // connections are cut on purpose here
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+	}
 	p.server = &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
-		Handler: &httputil.ReverseProxy{
-			Rewrite: func(r *httputil.ProxyRequest) {
-				r.SetURL(target)
-				r.Out.Host = r.In.Host // the server names payloads by the address that it was asked under: this one
-			},
-			ModifyResponse: p.change,
-			ErrorLog:       log.New(io.Discard, "", 0), // connections are cut on purpose here
-			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-				http.Error(w, err.Error(), http.StatusBadGateway)
-			},
-		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			p.mu.Lock()
+			instead := p.instead
+			p.mu.Unlock()
+			if instead == nil || !instead(w, r) {
+				forward.ServeHTTP(w, r)
+			}
+		}),
 	}
 	go func() { _ = p.server.Serve(listener) }() // it ends with Close, and has nothing to say
 	return p, nil
@@ -79,6 +88,13 @@ func (p *Proxy) Flip(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.flip = offset
+}
+
+// Instead has requests answered by a function in place of the server, where it returns true; nil ends that.
+func (p *Proxy) Instead(answer func(http.ResponseWriter, *http.Request) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.instead = answer
 }
 
 // CutAfter breaks each connection off when it has passed the payload's first n bytes; -1 ends that.

@@ -109,3 +109,21 @@ func TestCut(t *testing.T) {
 		t.Errorf("afterwards: %d bytes, %v", len(b), err)
 	}
 }
+
+func TestInstead(t *testing.T) {
+	p := start(t)
+	p.Instead(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != Payloads+"x" {
+			return false
+		}
+		http.Error(w, "log in", http.StatusForbidden)
+		return true
+	})
+	if b, err := get(t, p, Payloads+"x", ""); err != nil || string(b) != "log in\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	p.Instead(nil)
+	if b, err := get(t, p, Payloads+"x", ""); err != nil || !bytes.Equal(b, content()) {
+		t.Errorf("afterwards: %d bytes, %v", len(b), err)
+	}
+}
