@@ -128,8 +128,8 @@ func (v *volume) add(f *fatFile) error {
 	if f.isDir() || f.first != 0 {
 		f.err = v.follow(f, number)
 	}
-	if f.isDir() || f.err != nil {
-		return nil //nolint:nilerr // what cannot be read is a finding, told in the result
+	if f.isDir() || f.broken() {
+		return nil
 	}
 	var length int64
 	for _, e := range f.extent {
@@ -204,12 +204,15 @@ func (v *volume) content(f *fatFile, size int64) ([]byte, error) {
 	return b, nil
 }
 
+// broken reports whether the file's chain could not be followed, which is a finding of its own.
+func (f *fatFile) broken() bool { return f.err != nil }
+
 func (v *volume) walk(dir *fatFile, depth int) error {
 	if depth > maxDepth {
 		return errors.New("folders are too deep")
 	}
-	if dir.err != nil {
-		return nil //nolint:nilerr // what cannot be read is a finding, told in the result
+	if dir.broken() {
+		return nil
 	}
 	var size int64
 	for _, e := range dir.extent {

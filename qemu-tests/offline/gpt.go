@@ -2,6 +2,7 @@ package offline
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -29,15 +30,16 @@ type table struct {
 func readTable(d Disk) (*table, error) {
 	last := d.Size()/sectorSize - 1
 	primary, alternate, err := readCopy(d, 1)
-	if err == nil {
-		other, _, otherErr := readCopy(d, alternate)
-		return &table{partitions: primary, oneCopy: otherErr != nil || !equalPartitions(primary, other)}, nil //nolint:nilerr // what cannot be read is a finding, told in the result
+	if err != nil {
+		backup, _, backupErr := readCopy(d, last)
+		if backupErr != nil {
+			return nil, fmt.Errorf("partition table: primary: %w; backup: %w", err, backupErr)
+		}
+		return &table{partitions: backup, backup: true, oneCopy: true}, nil
 	}
-	backup, _, backupErr := readCopy(d, last)
-	if backupErr != nil {
-		return nil, fmt.Errorf("partition table: primary: %w; backup: %w", err, backupErr)
-	}
-	return &table{partitions: backup, backup: true, oneCopy: true}, nil
+	other, _, err := readCopy(d, alternate)
+	same := err == nil && equalPartitions(primary, other) // one that cannot be read is told, too
+	return &table{partitions: primary, oneCopy: !same}, nil
 }
 
 func equalPartitions(a, b []Partition) bool {
@@ -80,7 +82,7 @@ func readCopy(d Disk, lba int64) (partitions []Partition, alternate int64, err e
 		return nil, 0, fmt.Errorf("header in sector %d makes no sense", lba)
 	}
 	entries := make([]byte, count*length)
-	if _, err := d.ReadAt(entries, int64(at)*sectorSize); err != nil && err != io.EOF { //nolint:errorlint // io.ReaderAt returns it bare
+	if _, err := d.ReadAt(entries, int64(at)*sectorSize); err != nil && !errors.Is(err, io.EOF) {
 		return nil, 0, err
 	}
 	if crc32.ChecksumIEEE(entries) != le.Uint32(h[88:]) {
