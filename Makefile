@@ -14,6 +14,8 @@ BUILD_PACKAGES := mmdebstrap gpgv debian-archive-keyring ca-certificates
 BOOT_PACKAGES  := qemu-system-x86 qemu-utils ovmf
 CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server etcd-client dbus dbus-daemon systemd iproute2
 
+BENCH_PACKAGES := fio
+
 .PHONY: help
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -54,6 +56,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: packages programs ## the figures of the docs, each as a ratio in one run
+	@scripts/host-packages $(BENCH_PACKAGES)
 	scripts/bench
 
 .PHONY: generate
