@@ -45,8 +45,8 @@ import (
 	"github.com/semper-os/semper/updater/durable"
 	"github.com/semper-os/semper/updater/health"
 	"github.com/semper-os/semper/updater/logind"
-	"github.com/semper-os/semper/updater/window"
 	"github.com/semper-os/semper/updater/wire"
+	"github.com/semper-os/semper/window"
 )
 
 // Times that are not settings.

@@ -13,7 +13,7 @@ import (
 	"github.com/semper-os/semper/updater/config"
 	"github.com/semper-os/semper/updater/install/installtest"
 	"github.com/semper-os/semper/updater/logind"
-	"github.com/semper-os/semper/updater/window"
+	"github.com/semper-os/semper/window"
 )
 
 // ready returns a host with 1.1.0 installed, whose first try to reboot is still to come.

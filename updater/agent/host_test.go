@@ -28,8 +28,8 @@ import (
 	"github.com/semper-os/semper/updater/install/installtest"
 	"github.com/semper-os/semper/updater/logind"
 	"github.com/semper-os/semper/updater/powercut"
-	"github.com/semper-os/semper/updater/window"
 	"github.com/semper-os/semper/updater/wire"
+	"github.com/semper-os/semper/window"
 )
 
 const application = "{5e3e2f0a-9d1b-4c58-8f53-7d1f0c6b7a11}"

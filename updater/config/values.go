@@ -12,7 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/semper-os/semper/updater/window"
+	"github.com/semper-os/semper/window"
 )
 
 const day = 24 * time.Hour

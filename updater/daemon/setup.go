@@ -14,7 +14,7 @@ import (
 	"github.com/semper-os/semper/updater/etcdlock"
 	"github.com/semper-os/semper/updater/fleetlock"
 	"github.com/semper-os/semper/updater/network"
-	"github.com/semper-os/semper/updater/window"
+	"github.com/semper-os/semper/window"
 )
 
 // firstByte is how long a server of payloads may take to begin its answer.
