@@ -75,7 +75,7 @@ func (p *program) health(ctx context.Context, f healthFlags) error {
 	}
 	result := health.Run(ctx, checks, health.Options{
 		Clock:   health.SystemClock,
-		Host:    health.Host{Agent: p.agentAnswers, Server: p.serverReached, ServerMode: mode},
+		Host:    health.Host{Agent: p.agentAnswers, Server: func(ctx context.Context) error { return p.serverReached(ctx, f) }, ServerMode: mode},
 		Timeout: f.limit,
 		Later:   f.monitor != "",
 	})
@@ -240,11 +240,15 @@ func (p *program) agentStatus(ctx context.Context) (*agent.Report, error) {
 	return reply.Status, nil
 }
 
-// serverReached is the check "server". A machine that has no server has none to reach.
-func (p *program) serverReached(ctx context.Context) error {
+// serverReached is the check "server". A machine that has no server has none to reach, and at the boot of a version that was healthy before nothing depends on it:
+// semperd asks when it is due.
+func (p *program) serverReached(ctx context.Context, f healthFlags) error {
 	s, err := p.agentStatus(ctx)
 	if err != nil {
 		return err
+	}
+	if f.monitor == "" && f.server == "" && s.Version != "" && !s.Trial {
+		return nil
 	}
 	return reached(s)
 }

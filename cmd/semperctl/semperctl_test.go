@@ -368,17 +368,21 @@ func TestServerCheckFollowsSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		mode string
-		args []string
-		code int
-		want string
+		mode  string
+		trial bool
+		args  []string
+		code  int
+		want  string
 	}{
-		{"required", nil, 1, "FAILED  30-server"},
-		{"advisory", nil, 0, "warn    30-server"},
-		{"off", nil, 0, "there are no health checks"},
-		{"off", []string{"--server", "required"}, 1, "FAILED  30-server"},
+		{"required", true, nil, 1, "FAILED  30-server"},
+		{"required", false, nil, 0, "ok      30-server"}, // it was healthy before: nothing depends on the server
+		{"advisory", true, nil, 0, "warn    30-server"},
+		{"off", true, nil, 0, "there are no health checks"},
+		{"off", false, []string{"--server", "required"}, 1, "FAILED  30-server"},
 	} {
-		path, _ := serve(t, agent.Reply{Status: &agent.Report{Servers: []string{"http://u/v1/update"}, HealthServer: c.mode, HealthGrace: 0}})
+		path, _ := serve(t, agent.Reply{Status: &agent.Report{
+			Version: "1.0.0", Trial: c.trial, Servers: []string{"http://u/v1/update"}, HealthServer: c.mode, HealthGrace: 0,
+		}})
 		args := append([]string{"health", "--root", root, "--socket", path}, c.args...)
 		if len(c.args) > 0 { // the flag leaves the file's grace
 			if err := os.WriteFile(filepath.Join(dir, "30-server.toml"), []byte("builtin = \"server\"\n"), 0o644); err != nil {
