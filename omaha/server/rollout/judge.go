@@ -60,16 +60,15 @@ func sentence(what string, failures []Failure) string {
 	var b strings.Builder
 	b.WriteString(what)
 	for i, f := range failures {
-		switch {
-		case i == maxNamed:
+		if i == maxNamed {
 			fmt.Fprintf(&b, "; and %d more", len(failures)-maxNamed)
-			return b.String()
-		case i == 0:
-			b.WriteString(": ")
-		default:
-			b.WriteString("; ")
+			break
 		}
-		fmt.Fprintf(&b, "%s (%s)", f.Machine, f.Why)
+		between := "; "
+		if i == 0 {
+			between = ": "
+		}
+		fmt.Fprintf(&b, "%s%s (%s)", between, f.Machine, f.Why)
 	}
 	return b.String()
 }
