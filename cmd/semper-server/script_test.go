@@ -19,10 +19,12 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command as an operator does: testdata/script/*.txtar. Two commands are added:
 //
 //	address FILE          waits until a server has written its address there, and sets $SERVER
+//	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", Cmds: map[string]func(*testscript.TestScript, bool, []string){
 		"address": address,
+		"lock":    lock,
 		"post":    post,
 	}})
 }
@@ -46,5 +48,19 @@ func post(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[2]) {
 		ts.Fatalf("the answer lacks %q:\n%s", args[2], answer)
+	}
+}
+
+func lock(ts *testscript.TestScript, _ bool, args []string) {
+	req, err := http.NewRequest(http.MethodPost, ts.Getenv("SERVER")+args[0], strings.NewReader(fmt.Sprintf(`{"client_params":{"id":%q,"group":%q}}`, args[2], args[1])))
+	ts.Check(err)
+	req.Header.Set("fleet-lock-protocol", "true")
+	res, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[3]) {
+		ts.Fatalf("the answer lacks %q:\n%s", args[3], answer)
 	}
 }

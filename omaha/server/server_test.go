@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -71,6 +72,18 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+// stop ends the server, once.
+func (f *fixture) stop() {
+	if f.s == nil {
+		return
+	}
+	f.http.Close()
+	if err := f.s.Close(); err != nil {
+		f.Error(err)
+	}
+	f.s = nil
+}
+
 // serve starts a server on a data folder, with Flatcar's application beside Semper's.
 func serve(t *testing.T, dir string, cfg Config) *fixture {
 	t.Helper()
@@ -87,17 +100,12 @@ func serve(t *testing.T, dir string, cfg Config) *fixture {
 		t.Fatal(err)
 	}
 	hs := httptest.NewServer(s.Handler())
-	t.Cleanup(func() {
-		hs.Close()
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	token, err := os.ReadFile(filepath.Join(dir, TokenFile))
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, s.Close()))
 	}
 	f := &fixture{t, s, hs, strings.TrimSpace(string(token)), log}
+	t.Cleanup(f.stop)
 	err = s.store.Write(t.Context(), func(tx store.Tx) error {
 		if _, err := tx.Application(t.Context(), flatcarApp); err == nil {
 			return nil
@@ -555,11 +563,7 @@ func TestFirstStart(t *testing.T) {
 	if _, err := Open(t.Context(), Config{Dir: dir}); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), "another semper-server uses") {
 		t.Errorf("a second server on the same folder: %v", err)
 	}
-	f.http.Close()
-	if err := f.s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	f.s.store, f.s.lock = nil, nil
+	f.stop()
 	if err := os.Remove(filepath.Join(dir, TokenFile)); err != nil {
 		t.Fatal(err)
 	}

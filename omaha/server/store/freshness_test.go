@@ -52,7 +52,7 @@ func TestFreshness(t *testing.T) {
 func TestSchemaFromTwo(t *testing.T) {
 	dir := t.TempDir()
 	s, m := filled(t, dir)
-	if _, err := s.write.Exec("DROP TABLE freshness; PRAGMA user_version = 2"); err != nil {
+	if _, err := s.write.Exec("DROP TABLE freshness; DROP TABLE reboot_claims; DROP TABLE reboot_groups; DROP TABLE audit; PRAGMA user_version = 2"); err != nil {
 		t.Fatal(err)
 	}
 	s.Close()
