@@ -6,8 +6,8 @@
 // Each name has a connection of its own, because the bus applies its policy for a name to every message for the connection that owns it: on one
 // connection, what everybody may ask of the one name everybody could ask of the other.
 //
-// Publish never blocks. A status that the bus has not been told of yet is replaced by a newer one of the same state, and kept where the state is another
-// (up to 16), so that watchers see every step of an update in its order. Progress is told each 1 %, or after 10 seconds.
+// Publish never blocks. A status that the bus has not been told of yet is replaced by a newer one of the same state, and kept where the state is another, or
+// the download's first byte came (up to 16), so that watchers see every step of an update in its order. Progress is told each 1 %, or after 10 seconds.
 //
 // A bus that is not there, is restarted, or refuses a name costs one line in the log; it is tried again after a second, doubled up to a minute. The
 // agent works without it.

@@ -75,19 +75,15 @@ func seconds(t time.Time) int64 {
 	return t.Unix()
 }
 
-// failedBetween reports whether what was under way in old has failed when it is now s.
-func failedBetween(old, s Status) bool {
-	return busy(old.State) && !busy(s.State) && s.LastError != "" && !s.LastErrorAt.Equal(old.LastErrorAt)
-}
-
 func busy(s State) bool { return s == Checking || s == Downloading || s == Installing }
 
 type flatcar struct {
 	s *Service
 	q *queue
 
-	before Status // the last status that was told
-	sent   line   // the last line that was emitted
+	before Status    // the last status that was told
+	known  time.Time // of the last error that has nothing to do with what is under way
+	sent   line      // the last line that was emitted
 	pace   pace
 }
 
@@ -99,18 +95,20 @@ func (f *flatcar) name() string { return flatcarName }
 
 // begin emits the status once, as update_engine does when it starts, so that nobody goes on believing what was before.
 func (f *flatcar) begin(c emitter, s Status) {
-	f.before = s
+	f.before, f.known = s, s.LastErrorAt
 	f.emit(c, flatcarLine(s))
 }
 
 func (f *flatcar) tell(c emitter, s Status) {
 	l := flatcarLine(s)
-	if failedBetween(f.before, s) {
+	if f.failed(s) {
 		failed := flatcarLine(f.before)
 		failed.lastChecked, failed.progress, failed.operation = l.lastChecked, 0, opReporting
 		f.emit(c, failed)
 	}
-	f.before = s
+	if f.before = s; !busy(s.State) {
+		f.known = s.LastErrorAt
+	}
 	same := l
 	same.progress = f.sent.progress
 	switch {
@@ -121,6 +119,11 @@ func (f *flatcar) tell(c emitter, s Status) {
 	default:
 		f.pace.held = true
 	}
+}
+
+// failed reports whether what was under way has failed when it is now s. The agent may tell the error while it is still in the state in which it failed.
+func (f *flatcar) failed(s Status) bool {
+	return busy(f.before.State) && !busy(s.State) && s.LastError != "" && !s.LastErrorAt.Equal(f.known)
 }
 
 func (f *flatcar) due() time.Time  { return f.pace.due() }

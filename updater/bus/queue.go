@@ -30,7 +30,7 @@ func (q *queue) push(s Status) {
 	q.mu.Lock()
 	q.now = s
 	switch n := len(q.waiting); {
-	case n > 0 && q.waiting[n-1].State == s.State:
+	case n > 0 && q.waiting[n-1].State == s.State && (q.waiting[n-1].Progress == 0) == (s.Progress == 0): // Flatcar has two words for downloading
 		q.waiting[n-1] = s
 	case n == maxWaiting:
 		q.waiting = append(slices.Delete(q.waiting, 0, 1), s)
