@@ -123,6 +123,9 @@ func (a *Agent) judge(answer client.Answer) (string, verdict) {
 // update downloads and installs u. Failures are reported, and remembered where the same would happen again.
 func (a *Agent) update(ctx context.Context, u omaha.Payload) (string, error) {
 	a.change(func(s *State) { s.Target = u.Version })
+	a.mu.Lock()
+	a.progress = Progress{Version: u.Version, Total: u.Size} // so that whoever hears of the state hears of the version with it
+	a.mu.Unlock()
 	a.enter(StateDownloading, "version "+u.Version)
 	err := a.install(ctx, u)
 	if err != nil && ctx.Err() != nil {

@@ -39,7 +39,6 @@ func (a *Agent) install(ctx context.Context, u omaha.Payload) error {
 	if u.Size > a.setup.Settings.Payload.MaxSize {
 		return &coded{fault.New(fault.Verification, "the payload has %d bytes, this machine accepts %d (payload.max_size)", u.Size, a.setup.Settings.Payload.MaxSize), omaha.CodePayloadSize}
 	}
-	defer a.setProgress(Progress{})
 	d := download{a: a, u: u, limit: throttle{clock: a.o.Clock, rate: a.setup.Settings.Network.BandwidthLimit}, begin: wire.Begin{SHA256: hex.EncodeToString(u.SHA256[:]), Size: u.Size, Version: u.Version}}
 	return d.run(ctx)
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -32,7 +33,7 @@ func (r *Report) Explain(now time.Time) []string {
 		}
 	}
 	if p := r.Progress; p != nil {
-		say("Version %s is being downloaded from %s.", p.Version, p.URL)
+		say("Version %s is being downloaded from %s.", p.Version, cmp.Or(p.URL, "its server"))
 	}
 	if p := r.Paused; p != nil {
 		say("The agent is paused%s by %s: %s. 'semperctl resume' ends that.", since(p.At), p.By, p.Reason)

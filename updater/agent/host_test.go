@@ -199,6 +199,7 @@ type host struct {
 	warned   []string            // terminals and texts
 	sleeper  agent.Clock         // instead of clock, for the agent
 	wrap     func(agent.Installer) agent.Installer
+	publish  func(agent.Report)
 	state    *powercut.Folder // the agent's
 
 	agent *agent.Agent
@@ -274,6 +275,7 @@ func (h *host) newAgent() {
 		Clock:      h.clock,
 		Rand:       rand.New(rand.NewPCG(1, 2)),
 		Log:        discard,
+		Publish:    h.publish,
 		Impossible: func(from, to agent.StateName) { h.t.Errorf("transition from %s to %s", from, to) },
 	}
 	if h.login != nil {

@@ -96,5 +96,8 @@ func (a *Agent) enter(name StateName, why string) {
 	a.change(func(s *State) {
 		s.State, s.Since, s.Why = name, a.now(), why
 		s.record(Entry{At: a.now(), From: from, State: name, Text: why})
+		if name != StateDownloading && name != StateInstalling {
+			a.progress = Progress{}
+		}
 	})
 }
