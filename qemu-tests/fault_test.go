@@ -38,7 +38,7 @@ func TestNetworkFaults(t *testing.T) {
 	}
 	payloads := func(answer func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, r *http.Request) bool {
-			return strings.HasPrefix(r.URL.Path, "/payloads/") && answer(w, r)
+			return (strings.HasPrefix(r.URL.Path, "/payloads/") || r.URL.Path == "/login") && answer(w, r)
 		}
 	}
 	file := func(name string) func(http.ResponseWriter, *http.Request) bool {

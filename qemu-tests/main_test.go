@@ -29,6 +29,10 @@ const (
 // diskSize is that of the machines' disks, larger than the released one.
 const diskSize = 8 << 30
 
+// kernelArgs keep programs at the same addresses in every process. QEMU without KVM finds code that it has translated before by its address: a boot takes 58 s instead
+// of 74 s.
+const kernelArgs = "norandmaps"
+
 // How long things may take: several times what they need without KVM, with two machines on two cores.
 const (
 	bootTime    = 6 * time.Minute

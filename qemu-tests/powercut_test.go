@@ -68,7 +68,7 @@ func (c *cutMachine) start(hook func(*nbd.Disk)) (*machine, *nbd.Disk) {
 	}
 	disk.Serve()
 	g, err := guest.Boot(c.t.Context(), guest.Config{
-		Name: c.t.Name(), Dir: filepath.Dir(c.raw), NBDSocket: socket, Key: world.key, CPUs: 1,
+		Name: c.t.Name(), Dir: filepath.Dir(c.raw), NBDSocket: socket, Key: world.key, CPUs: 1, KernelArgs: kernelArgs,
 	})
 	if err != nil {
 		c.t.Fatal(errors.Join(err, disk.Close()))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/semper-os/semper/fault"
 )
@@ -61,6 +62,7 @@ type Machine struct {
 	Accel     Accel
 
 	Credentials  []Credential
+	KernelArgs   string // added to the kernel's command line by the stub of a UKI, which listens to it unless Secure Boot is on
 	ForwardPorts []int // TCP ports of the guest that VM.Addr finds on the host's 127.0.0.1
 
 	Console      io.Writer // what the guest prints on its serial port; nil: dropped
@@ -108,6 +110,10 @@ func (m *Machine) check(a *arch) error {
 			"package python3-virt-firmware makes one); without it the firmware would start anything")
 	case len(m.Credentials) > 0 && !a.smbios:
 		return fault.New(fault.Usage, "%s machines take no credentials", a.name)
+	case m.KernelArgs != "" && (m.Firmware == BIOS || m.SecureBoot):
+		return fault.New(fault.Usage, "what is added to the kernel's command line reaches it by UEFI without Secure Boot only")
+	case strings.ContainsFunc(m.KernelArgs, unicode.IsControl):
+		return fault.New(fault.Usage, "kernel arguments %q: control characters cannot be passed", m.KernelArgs)
 	}
 	return nil
 }
@@ -214,6 +220,9 @@ func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error)
 		return nil, err
 	}
 	args = append(args, smbios...)
+	if m.KernelArgs != "" {
+		args = append(args, "-smbios", "type=11,value="+escape("io.systemd.stub.kernel-cmdline-extra="+m.KernelArgs))
+	}
 	if m.Snapshot != "" {
 		// Paused, so that nothing runs before the snapshot is loaded. The memory is touched before: loading leaves pages that are zero to the kernel one by
 		// one, which would keep it from using huge pages, and the translator runs at half the speed without them.

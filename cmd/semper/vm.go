@@ -33,6 +33,7 @@ type vmRunFlags struct {
 	credentials      []string
 	diskSize         string
 	persist          string
+	kernelArgs       string
 	uefiVars         string
 	ports            []int
 }
@@ -71,6 +72,7 @@ func newVMRunCommand() *cobra.Command {
 	flags.IntVar(&f.cpus, "cpus", 0, "number of processors (default 2 with KVM, 1 without)")
 	flags.StringVar(&f.sshKey, "ssh-key", "", "public key `FILE` that may log in as root; the guest's port 22 is then forwarded")
 	flags.StringArrayVar(&f.credentials, "credential", nil, "systemd credential `NAME=VALUE` for the guest (may be given several times)")
+	flags.StringVar(&f.kernelArgs, "kernel-args", "", "added to the kernel's command line, such as \"systemd.log_level=debug\" (UEFI without Secure Boot)")
 	flags.IntSliceVar(&f.ports, "port", nil, "TCP port of the guest to forward to a free port of 127.0.0.1")
 	flags.StringVar(&f.diskSize, "disk-size", "", "size of the guest's disk, such as 20G (default: the image's own)")
 	flags.StringVar(&f.persist, "persist", "", "keep what the guest writes in this qcow2 `FILE`, and go on from there next time")
@@ -84,7 +86,7 @@ func (f vmRunFlags) machine(path string) (vm.Machine, []string, error) {
 	if err != nil {
 		return vm.Machine{}, nil, err
 	}
-	m := vm.Machine{Disk: disk, SecureBoot: f.secureBoot, VarsTemplate: f.uefiVars, MemoryMiB: f.memory, CPUs: f.cpus, ForwardPorts: f.ports}
+	m := vm.Machine{Disk: disk, SecureBoot: f.secureBoot, VarsTemplate: f.uefiVars, MemoryMiB: f.memory, CPUs: f.cpus, KernelArgs: f.kernelArgs, ForwardPorts: f.ports}
 	if f.bios {
 		m.Firmware = vm.BIOS
 	}
