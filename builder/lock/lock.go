@@ -25,6 +25,7 @@ import (
 
 	"github.com/semper-os/semper/builder/recipe"
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/spelling"
 )
 
 // FileName is a lock's name in the image's folder.
@@ -248,7 +249,7 @@ func (l *Lock) checkRemoved(r *recipe.Recipe) error {
 			continue
 		}
 		hint := ""
-		if near := recipe.Nearest(name, names, 1); len(near) > 0 {
+		if near := spelling.Nearest(name, names, 1); len(near) > 0 {
 			hint = fmt.Sprintf(", did you mean %q?", near[0])
 		}
 		return fault.New(fault.Input, "%s: remove-packages: %q is not among the image's %d packages%s",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/semper-os/semper/builder/recipe"
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/spelling"
 )
 
 // Keyring is the file that Debian's package debian-archive-keyring brings.
@@ -158,7 +159,7 @@ func (x *index) check(r *recipe.Recipe) error {
 		hint := ""
 		if providers := slices.Compact(slices.Sorted(slices.Values(x.provided[name]))); len(providers) > 0 {
 			hint = ": it is virtual, name one of " + strings.Join(providers[:min(5, len(providers))], ", ")
-		} else if near := recipe.Nearest(name, x.names(), 3); len(near) > 0 {
+		} else if near := spelling.Nearest(name, x.names(), 3); len(near) > 0 {
 			hint = ", did you mean " + strings.Join(near, " or ") + "?"
 		}
 		problems = append(problems, fmt.Sprintf("%s: no package %q in %s for %s%s", r.Where(key), name, r.Suite, r.Arch.Debian, hint))

@@ -10,6 +10,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/spelling"
 )
 
 // file is the shape of recipe.toml. Sizes are strings here: the checks turn them into numbers, and know the line to blame.
@@ -99,7 +100,7 @@ func explain(path string, err error) error {
 		e := &strict.Errors[0]
 		line, _ := e.Position()
 		key := strings.Join(e.Key(), ".")
-		if near := Nearest(key, keys, 1); len(near) > 0 {
+		if near := spelling.Nearest(key, keys, 1); len(near) > 0 {
 			return fault.New(fault.Input, "%s:%d: unknown key %q, did you mean %q?", path, line, key, near[0])
 		}
 		return fault.New(fault.Input, "%s:%d: unknown key %q", path, line, key)

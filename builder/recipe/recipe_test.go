@@ -279,29 +279,6 @@ func TestMatchModule(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"podman", "podman-docker", "postman", "openssh-server", "openssh-client", "nano", "vim", "libpod1"}
-	for _, c := range []struct {
-		word string
-		want string
-	}{
-		{"podmn", "podman"},
-		{"podmann", "podman"},
-		{"vmi", "vim"},
-		{"openssh-servr", "openssh-server"},
-		{"openssh", "openssh-client openssh-server"},
-		{"docker", "podman-docker"},
-		{"vi", "vim"},
-		{"", ""},
-		{"emacs", ""},
-		{strings.Repeat("x", 500), ""},
-	} {
-		if got := strings.Join(Nearest(c.word, names, 2), " "); got != c.want {
-			t.Errorf("Nearest(%q) = %q, want %q", c.word, got, c.want)
-		}
-	}
-}
-
 // The script must hand the words to the program as they are, whatever a shell would make of them.
 func TestHealthScript(t *testing.T) {
 	words := []string{"printf", `%s\n`, "a b", "it's", `"$HOME"`, "`id`", "", "*"}

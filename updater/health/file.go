@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/spelling"
 )
 
 const (
@@ -196,8 +197,8 @@ func (r *raw) what(c *Check) error {
 		n++
 		c.Kind, c.Builtin = Builtin, *r.Builtin
 		if !slices.Contains(Builtins, c.Builtin) {
-			if near := nearest(c.Builtin, Builtins); near != "" {
-				return fmt.Errorf("unknown builtin %.40q, did you mean %q?", c.Builtin, near)
+			if near := spelling.Nearest(c.Builtin, Builtins, 1); len(near) > 0 {
+				return fmt.Errorf("unknown builtin %.40q, did you mean %q?", c.Builtin, near[0])
 			}
 			return fmt.Errorf("unknown builtin %.40q (there are %s)", c.Builtin, strings.Join(Builtins, ", "))
 		}
@@ -230,8 +231,8 @@ func explain(name string, err error) error {
 		e := &strict.Errors[0]
 		line, _ := e.Position()
 		key := strings.Join(e.Key(), ".")
-		if near := nearest(key, keys); near != "" {
-			return inputf("%s:%d: unknown key %.80q, did you mean %q?", name, line, key, near)
+		if near := spelling.Nearest(key, keys, 1); len(near) > 0 {
+			return inputf("%s:%d: unknown key %.80q, did you mean %q?", name, line, key, near[0])
 		}
 		return inputf("%s:%d: unknown key %.80q (keys are %s)", name, line, key, strings.Join(keys, ", "))
 	}
@@ -249,39 +250,4 @@ func explain(name string, err error) error {
 		return inputf("%s:%d: %s", name, line, text)
 	}
 	return inputf("%s: %w", name, err)
-}
-
-// nearest returns the candidate that takes the fewest edits to reach from key, if it is near enough to be meant.
-func nearest(key string, candidates []string) string {
-	best, bestDistance := "", 3
-	if len(key) > 64 {
-		return ""
-	}
-	for _, c := range candidates {
-		if d := distance(key, c); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// distance is the number of single-byte insertions, deletions and replacements between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -97,18 +97,16 @@ func (g *RebootGroup) Claim(claims []RebootClaim, id string, now time.Time) (min
 		mine.Holds, mine.Since = true, now
 		return mine, true, ""
 	}
-	switch {
-	case g.Slots == 0:
+	if g.Slots == 0 {
 		return mine, false, fmt.Sprintf("group %s has no slots: nobody may reboot", g.Name)
-	default:
-		const some = 3
-		more := ""
-		if len(holders) > some {
-			more = fmt.Sprintf(" and %d more", len(holders)-some)
-			holders = holders[:some]
-		}
-		return mine, false, fmt.Sprintf("all %d slots of group %s are taken: by %s%s", g.Slots, g.Name, strings.Join(holders, ", "), more)
 	}
+	const some = 3
+	more := ""
+	if len(holders) > some {
+		more = fmt.Sprintf(" and %d more", len(holders)-some)
+		holders = holders[:some]
+	}
+	return mine, false, fmt.Sprintf("all %d slots of group %s are taken: by %s%s", g.Slots, g.Name, strings.Join(holders, ", "), more)
 }
 
 // Audit is something that a person, or a program in a person's name, changed.

@@ -1,4 +1,5 @@
-package recipe
+// Package spelling finds the word that was probably meant, for the errors that say so: "unknown key x: did you mean y?".
+package spelling
 
 import (
 	"slices"
@@ -15,7 +16,7 @@ func Nearest(word string, candidates []string, n int) []string {
 	limit := max(1, len(word)/3)
 	var found []scored
 	for _, c := range candidates {
-		if d := distance(word, c, limit); d <= limit {
+		if d := Distance(word, c, limit); d <= limit {
 			found = append(found, scored{c, d})
 		} else if len(word) >= 4 && (strings.HasPrefix(c, word) || strings.HasSuffix(c, word)) {
 			found = append(found, scored{c, limit + len(c) - len(word)})
@@ -36,9 +37,9 @@ func Nearest(word string, candidates []string, n int) []string {
 	return names
 }
 
-// distance is the number of letters to insert, delete, replace or swap with their neighbour to make b of a (optimal string alignment), or some number
+// Distance is the number of letters to insert, delete, replace or swap with their neighbour to make b of a (optimal string alignment), or some number
 // above limit when it exceeds limit.
-func distance(a, b string, limit int) int {
+func Distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d > limit || -d > limit || len(a) > 128 || len(b) > 128 {
 		return limit + 1
 	}
