@@ -122,8 +122,13 @@ func (g *Guest) WaitFor(ctx context.Context, command string, ok func(output stri
 	var last string
 	for {
 		out, err := g.Run(ctx, command)
-		if last = out; err == nil && ok(out) {
+		if err == nil && ok(out) {
 			return out, nil
+		}
+		if ctx.Err() == nil { // else nothing was printed, for lack of time
+			if last = out; err != nil {
+				last += "\n" + err.Error()
+			}
 		}
 		if err := g.pause(ctx); err != nil {
 			return last, fmt.Errorf("machine %s: %s did not show what was waited for: %w; it last printed:\n%s\nthe console's last lines:\n%s",

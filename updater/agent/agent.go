@@ -165,6 +165,7 @@ type Agent struct {
 	resumed    bool // the state is an earlier process's
 	started    time.Time
 	lastStep   time.Time // when the last Step began
+	news       bool      // semper-installd told something that was not published yet
 	blind      int       // times in a row that semper-installd did not answer
 	retries    int       // failed checks in a row
 	nextReport time.Time
@@ -308,6 +309,7 @@ func (a *Agent) Cancel(cause error) bool {
 }
 
 func (a *Agent) publish() {
+	a.news = false
 	if a.o.Publish != nil {
 		a.o.Publish(a.Report())
 	}

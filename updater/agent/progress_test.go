@@ -41,3 +41,20 @@ func TestProgressGoesWithItsState(t *testing.T) {
 		})
 	}
 }
+
+// An agent that is started anew on a machine on which nothing happens tells what runs there.
+func TestFirstLookIsTold(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	h := still(t, keys, "1.0.0")
+	h.step()
+	var told []agent.Report
+	h.publish = func(r agent.Report) { told = append(told, r) }
+	h.newAgent()
+	h.step()
+	if len(told) == 0 || told[len(told)-1].Version != "1.0.0" || told[len(told)-1].Slot != "A" {
+		t.Fatalf("told %+v", told)
+	}
+	n := len(told)
+	h.step()
+	equal(t, "reports of a step without news", len(told)-n, 0)
+}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -19,6 +20,9 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 	}
 	if a.slots.Trial && (a.slots.WayBack || a.now().Sub(a.started) < trialLimit) {
 		a.enter(StateTrial, "version "+a.slots.Version+" must pass its health checks")
+		if a.news {
+			a.publish()
+		}
 		a.deliver(ctx)
 		a.probe(ctx)
 		a.renew(ctx)
@@ -35,6 +39,9 @@ func (a *Agent) Step(ctx context.Context) time.Duration {
 		if a.state.State != StateIdle {
 			a.enter(StateIdle, "version "+a.slots.Version+" runs")
 		}
+	}
+	if a.news { // nothing else changed, as when the agent was started anew
+		a.publish()
 	}
 	again := a.reboot(ctx)
 	if again < 0 { // the machine goes down
@@ -84,6 +91,7 @@ func (a *Agent) look(ctx context.Context) bool {
 	a.mu.Lock()
 	a.slotsErr = err
 	if err == nil {
+		a.news = a.news || !reflect.DeepEqual(a.slots, &st)
 		a.slots = &st
 	}
 	a.mu.Unlock()
