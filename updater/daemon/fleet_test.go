@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/updater/agent"
 	"github.com/semper-os/semper/updater/etcdlock/semaphore"
 	"github.com/semper-os/semper/updater/install/installtest"
@@ -27,7 +28,7 @@ import (
 const (
 	asEtcdLock = "SEMPER_TEST_ETCDLOCK" // the program semper-etcdlock
 	asMachine  = "SEMPER_TEST_MACHINE"  // one of the fleet's machines: its number
-	etcdAt     = "SEMPER_TEST_ETCD"     // of a machine: etcd's address
+	lockedBy   = "SEMPER_TEST_LOCK"     // of a machine: its settings of [reboot]
 )
 
 // lease is the shortest that the settings allow.
@@ -39,64 +40,113 @@ func etcdLock() error { return semaphore.Serve(context.Background(), os.Stdin, o
 // holder is killed in the middle of its reboot and stays dead: the others wait for its lease, and go on after it.
 func TestFleetOnEtcd(t *testing.T) {
 	t.Parallel()
-	lan := newLAN(t)
-	endpoint := startEtcd(t, lan.address)
-	events := make(chan event, 100)
-	machines := map[int]*process{}
-	for id := 1; id <= 3; id++ {
-		machines[id] = startMachine(t, lan.join(id), id, endpoint, events)
+	lan := newLAN(t, "e")
+	f := startFleet(t, lan, `strategy = "etcd"`, "[reboot.etcd]", fmt.Sprintf("endpoints = [%q]", startEtcd(t, lan.address)), `group = "fleet"`, fmt.Sprintf("lease = %q", lease))
+	f.eachInTurn()
+	f.holderDies()
+}
+
+// TestFleetOnFleetLock is the same with Semper's own server, whose operator changes the number of slots meanwhile.
+func TestFleetOnFleetLock(t *testing.T) {
+	t.Parallel()
+	lan := newLAN(t, "f")
+	locks := startSemperLocks(t, lan.address)
+	locks.set(0)
+	f := startFleet(t, lan, `strategy = "fleetlock"`, "[reboot.fleetlock]", fmt.Sprintf("url = %q", locks.url), `group = "fleet"`)
+	eventually(t, "three machines wait for a slot of none", func() ([]fleet.RebootClaim, bool) { c := locks.claims(); return c, len(c) == 3 })
+	locks.set(1)
+	for f.next().word != "down" {
 	}
-	down := map[int]bool{}
-	var order []int
-	gone := 0 // the machine that was killed
-	// next waits for one word of any machine. From "down" to "healthy" a machine is down.
-	next := func() event {
-		t.Helper()
-		for {
-			select {
-			case e := <-events:
-				switch e.word {
-				case "down":
-					down[e.id] = true
-					order = append(order, e.id)
-					if len(down) > 1 {
-						t.Fatalf("machines %v are down at once", down)
-					}
-				case "healthy":
-					delete(down, e.id)
-				case "ended":
-					if e.id == gone {
-						continue
-					}
-					t.Fatalf("machine %d ended: %s", e.id, machines[e.id].tail())
-				}
-				return e
-			case <-time.After(lease + patience):
-				t.Fatalf("nothing happens any more; %d machines went down so far", len(order))
-			}
-		}
+	locks.set(0) // the one that is down keeps its slot
+	for f.next().word != "healthy" {
 	}
-	for healthy := 0; healthy < 3; {
-		if next().word == "healthy" {
+	eventually(t, "the slot is given back", func() ([]fleet.RebootClaim, bool) { c := locks.claims(); return c, len(c) == 2 })
+	select {
+	case e := <-f.events:
+		t.Fatalf("machine %d is %s, and there are no slots", e.id, e.word)
+	case <-time.After(5 * time.Second):
+	}
+	locks.set(1)
+	for healthy := 1; healthy < 3; {
+		if f.next().word == "healthy" {
 			healthy++
 		}
 	}
+	f.holderDies()
+}
 
-	// The second round: whoever goes first dies on the way.
-	order = nil
-	for _, m := range machines {
+// running is a fleet whose machines say what they do.
+type running struct {
+	t        *testing.T
+	events   chan event
+	machines map[int]*process
+	down     map[int]bool
+	gone     int // the machine that was killed
+}
+
+// startFleet starts three machines with a reboot lock.
+func startFleet(t *testing.T, l *lan, lock ...string) *running {
+	t.Helper()
+	f := &running{t: t, events: make(chan event, 100), machines: map[int]*process{}, down: map[int]bool{}}
+	for id := 1; id <= 3; id++ {
+		f.machines[id] = startMachine(t, l.join(id), id, strings.Join(lock, "\n"), f.events)
+	}
+	return f
+}
+
+// next waits for one word of any machine. From "down" to "healthy" a machine is down.
+func (f *running) next() event {
+	f.t.Helper()
+	for {
+		select {
+		case e := <-f.events:
+			switch e.word {
+			case "down":
+				f.down[e.id] = true
+				if len(f.down) > 1 {
+					f.t.Fatalf("machines %v are down at once", f.down)
+				}
+			case "healthy":
+				delete(f.down, e.id)
+			case "ended":
+				if e.id == f.gone {
+					continue
+				}
+				f.t.Fatalf("machine %d ended: %s", e.id, f.machines[e.id].tail())
+			}
+			return e
+		case <-time.After(lease + patience):
+			f.t.Fatal("nothing happens any more")
+		}
+	}
+}
+
+// eachInTurn waits until all machines went down and came back.
+func (f *running) eachInTurn() {
+	f.t.Helper()
+	for healthy := 0; healthy < 3; {
+		if f.next().word == "healthy" {
+			healthy++
+		}
+	}
+}
+
+// holderDies begins the second round: whoever goes first dies on the way.
+func (f *running) holderDies() {
+	f.t.Helper()
+	for _, m := range f.machines {
 		m.tell("again")
 	}
 	var dead event
-	for dead = next(); dead.word != "down"; dead = next() {
+	for dead = f.next(); dead.word != "down"; dead = f.next() {
 	}
-	gone = dead.id
-	machines[gone].kill()
+	f.gone = dead.id
+	f.machines[f.gone].kill()
 	killed := time.Now()
-	delete(down, dead.id)
+	delete(f.down, dead.id)
 	var waited time.Duration
 	for healthy := 0; healthy < 2; {
-		e := next()
+		e := f.next()
 		if e.word == "down" && waited == 0 {
 			waited = time.Since(killed)
 		}
@@ -106,9 +156,9 @@ func TestFleetOnEtcd(t *testing.T) {
 	}
 	// The last proof of the lock came before the word "down", by less than the time that a busy machine takes.
 	if waited < lease/2 {
-		t.Errorf("the next machine went down %s after the holder died; its lease is %s", waited, lease)
+		f.t.Errorf("the next machine went down %s after the holder died; its lease is %s", waited, lease)
 	}
-	t.Logf("the fleet went on %s after the holder died, with a lease of %s", waited.Round(time.Second), lease)
+	f.t.Logf("the fleet went on %s after the holder died, with a lease of %s", waited.Round(time.Second), lease)
 }
 
 // event is a word that a machine says.
@@ -117,7 +167,7 @@ type event struct {
 	word string
 }
 
-// TestMachineProcess is not a test: it is one machine of TestFleetOnEtcd, in a process of its own.
+// TestMachineProcess is not a test: it is one machine of a fleet, in a process of its own.
 func TestMachineProcess(t *testing.T) {
 	id, err := strconv.Atoi(os.Getenv(asMachine))
 	if err != nil {
@@ -139,8 +189,7 @@ func TestMachineProcess(t *testing.T) {
 	orders := bufio.NewReader(os.Stdin)
 	for i, version := range []string{"1.1.0", "1.2.0"} {
 		h.settings(quiet(trivial(t, "127.0.0.1:0", keys.Release(t, version)),
-			"[reboot]", `strategy = "etcd"`, "[reboot.etcd]", fmt.Sprintf("endpoints = [%q]", os.Getenv(etcdAt)), `group = "fleet"`,
-			fmt.Sprintf("lease = %q", lease), "[health]", `server = "off"`))
+			"[reboot]", os.Getenv(lockedBy), "[health]", `server = "off"`))
 		if i == 0 {
 			h.on()
 		} else {
@@ -175,7 +224,7 @@ type process struct {
 	log   string
 }
 
-func startMachine(t *testing.T, namespace string, id int, endpoint string, events chan<- event) *process {
+func startMachine(t *testing.T, namespace string, id int, lock string, events chan<- event) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -183,7 +232,7 @@ func startMachine(t *testing.T, namespace string, id int, endpoint string, event
 	}
 	p := &process{t: t, log: filepath.Join(t.TempDir(), "log")}
 	p.cmd = exec.Command("ip", "netns", "exec", namespace, self, "-test.run=^TestMachineProcess$", "-test.v")
-	p.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", asMachine, id), etcdAt+"="+endpoint)
+	p.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", asMachine, id), lockedBy+"="+lock)
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -239,10 +288,11 @@ type lan struct {
 	address string // this host's
 }
 
-func newLAN(t *testing.T) *lan {
+// newLAN makes one with a letter of its own.
+func newLAN(t *testing.T, letter string) *lan {
 	t.Helper()
-	n := os.Getpid() % 60000
-	l := &lan{t: t, name: fmt.Sprintf("smp%d", n), address: fmt.Sprintf("10.%d.%d.1", 100+n/256%100, n%256)}
+	n := os.Getpid() % 20000
+	l := &lan{t: t, name: fmt.Sprintf("smp%s%d", letter, n), address: fmt.Sprintf("10.%d.%d.1", 100+n/256%80+80*int(letter[0]-'e'), n%256)}
 	l.ip("link", "add", l.name, "type", "bridge")
 	t.Cleanup(func() { l.ip("link", "del", l.name) })
 	l.ip("address", "add", l.address+"/24", "dev", l.name)
