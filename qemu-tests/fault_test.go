@@ -132,7 +132,7 @@ func TestNetworkFaults(t *testing.T) {
 	}
 	m.run("fallocate --length $(($(stat --file-system --format='%a * %S' /var) - 65536)) /var/full || dd if=/dev/zero of=/var/full bs=1M; dd if=/dev/zero of=/var/rest bs=4k 2>/dev/null; sync")
 	m.check()
-	said("no space left")
+	said("/var is full")
 	m.run("rm /var/full /var/rest; sync")
 
 	m.check()
