@@ -13,11 +13,13 @@ import (
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server"
+	"github.com/semper-os/semper/omaha/server/proxies"
 )
 
 type serveFlags struct {
 	listen, addressFile, logFormat string
 	verbose                        bool
+	trusted                        []string
 	cfg                            server.Config
 }
 
@@ -42,6 +44,13 @@ SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
 	fl.StringVar(&f.cfg.PublicURL, "public-url", "", "how machines reach this server, for payload URLs (default: as they asked)")
 	fl.DurationVar(&f.cfg.PollInterval, "poll-interval", 45*time.Minute, "how often machines are told to ask; 0 leaves it to them")
 	fl.Int64Var(&f.cfg.MaxRequest, "max-request", 0, "bytes of a machine's request (default 65536)")
+	fl.StringVar(&f.cfg.TLS.Cert, "tls-cert", "", "a PEM certificate with its chain; reread when it changes (default: plain HTTP)")
+	fl.StringVar(&f.cfg.TLS.Key, "tls-key", "", "the certificate's PEM key; reread when it changes")
+	fl.StringVar(&f.cfg.TLS.ClientCA, "client-ca", "", "PEM authorities of client certificates, of which machines need one, or the enrolment secret")
+	fl.StringVar(&f.cfg.EnrolmentFile, "enrolment-secret-file", "", "secrets of which machines show one, a line each, or a client certificate")
+	fl.StringArrayVar(&f.trusted, "trusted-proxy", nil, "network of proxies whose Forwarded and X-Forwarded-* are believed; repeatable")
+	fl.Float64Var(&f.cfg.RateLimit, "rate-limit", 100, "requests a second of machines at one address, ten times as many at once; 0 for no limit")
+	fl.Float64Var(&f.cfg.FailureLimit, "failure-limit", 10, "failed authentications a minute from one address, 20 at once; 0 for no limit")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fl.BoolVar(&f.verbose, "verbose", false, "log every check, not only events")
 	return c
@@ -59,6 +68,12 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	f.cfg.Log = log
+	if f.cfg.Proxies, err = proxies.Parse(f.trusted); err != nil {
+		return err
+	}
+	if !(f.cfg.RateLimit >= 0 && f.cfg.RateLimit <= 1e6 && f.cfg.FailureLimit >= 0 && f.cfg.FailureLimit <= 1e6) {
+		return fault.New(fault.Usage, "--rate-limit and --failure-limit: want 0 to 1000000")
+	}
 	s, err := server.Open(ctx, f.cfg)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)

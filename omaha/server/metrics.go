@@ -22,6 +22,8 @@ var metricHelp = map[string]string{
 	"semper_server_requests_total": "HTTP requests answered, by route and status.",
 	"semper_server_checks_total":   "Update checks decided, by the rule that decided.",
 	"semper_server_events_total":   "Events that machines reported, by type and result.",
+	"semper_server_limited_total":  "Requests refused with 429, by what there was too much of.",
+	"semper_server_refused_total":  "Failed authentications, of machines and of tokens.",
 }
 
 // maxSeries bounds the counters, whatever a client invents for an event's type.

@@ -16,14 +16,16 @@
 // What was answered is on disk: a grant or an event is committed and synced before its answer is written. If it cannot be, the machine
 // gets 503 and asks again later. The one thing that may lag by some seconds is when a machine was last seen.
 //
-// The Omaha routes have no authentication, as the protocol has none: whoever reaches them can speak for any machine. Payloads are public;
-// their signatures are what machines trust. Client addresses are those of the connection; no proxy's headers are believed. The URL of a
-// payload starts with Config.PublicURL or, without one, with the scheme and host under which the machine reached the server.
+// Omaha has no authentication. With Config.EnrolmentFile or Config.TLS.ClientCA the routes of machines (/v1/, /payloads/) need a secret or a
+// client certificate; without them whoever reaches the routes can speak for any machine. Either proves that a machine is one of the fleet, not
+// which one. Client addresses are those of the connection, or what a trusted proxy says (package proxies). The URL of a payload starts with Config.PublicURL or, without one, with the scheme and host under which the machine reached the server.
 package server
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +44,10 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/blobs"
+	"github.com/semper-os/semper/omaha/server/certs"
 	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/proxies"
+	"github.com/semper-os/semper/omaha/server/ratelimit"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
@@ -68,6 +73,12 @@ type Config struct {
 	Now          func() time.Time // time.Now when nil
 	Random       io.Reader        // crypto/rand when nil
 	Log          *slog.Logger     // nothing is logged when nil
+
+	TLS           certs.Files     // plain HTTP when empty
+	Proxies       proxies.Trusted // whose headers tell who a client is
+	EnrolmentFile string          // secrets of which machines show one, a line each; none are needed when empty
+	RateLimit     float64         // requests a second of machines at one address; 0: no limit
+	FailureLimit  float64         // failed authentications a minute from one address; 0: no limit
 }
 
 // Server is a running server's state.
@@ -79,6 +90,11 @@ type Server struct {
 	payloads *blobs.Folder
 	metrics  metrics
 	closing  atomic.Bool
+
+	certs        *certs.Keeper       // nil: plain HTTP
+	secrets      [][sha256.Size]byte // hashes of what machines show
+	machineLimit *ratelimit.Limit
+	failures     *ratelimit.Limit
 }
 
 // Open opens the data folder, and fills it at the first start.
@@ -106,10 +122,35 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		}
 		s.public = u
 	}
+	if err := s.openAccess(); err != nil {
+		return nil, err
+	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// openAccess reads what decides who gets in.
+func (s *Server) openAccess() (err error) {
+	switch f := s.cfg.TLS; {
+	case (f.Cert == "") != (f.Key == ""):
+		return fault.New(fault.Usage, "TLS needs a certificate and its key")
+	case f.Cert == "" && f.ClientCA != "":
+		return fault.New(fault.Usage, "client certificates need TLS: name the server's certificate and key too")
+	case f.Cert != "":
+		if s.certs, err = certs.New(f, s.cfg.Now, s.cfg.Log); err != nil {
+			return err
+		}
+	}
+	if s.cfg.EnrolmentFile != "" {
+		if s.secrets, err = readSecrets(s.cfg.EnrolmentFile); err != nil {
+			return err
+		}
+	}
+	s.machineLimit = ratelimit.New(s.cfg.RateLimit, s.cfg.RateLimit*rateBurst)
+	s.failures = ratelimit.New(s.cfg.FailureLimit/60, failureBurst)
+	return nil
 }
 
 func (s *Server) open(ctx context.Context) (err error) {
@@ -214,6 +255,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
 	}
+	if s.certs != nil {
+		hs.TLSConfig = s.certs.Config()
+		l = tls.NewListener(l, hs.TLSConfig)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(l) }()
 	select {
@@ -243,7 +288,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.lockRoutes(mux)
 	s.restRoutes(mux)
-	return s.measured(mux)
+	return s.placed(s.measured(s.guarded(mux)))
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
@@ -267,9 +312,5 @@ func (s *Server) base(r *http.Request) (*url.URL, error) {
 	if r.Host == "" || len(r.Host) > 255 || strings.Trim(r.Host, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_:[]") != "" {
 		return nil, fault.New(fault.Input, "the Host header is missing or malformed")
 	}
-	u := &url.URL{Scheme: "http", Host: r.Host}
-	if r.TLS != nil {
-		u.Scheme = "https"
-	}
-	return u, nil
+	return &url.URL{Scheme: r.URL.Scheme, Host: r.Host}, nil // both as placed found them
 }
