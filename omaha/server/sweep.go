@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -207,7 +208,7 @@ func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who str
 	case "abort":
 		err = r.Abort(why, who, now)
 	default:
-		return r, fault.New(fault.Usage, "a rollout can be started, paused, resumed, aborted, and not %q", verb)
+		return r, httpError{http.StatusNotFound, fault.New(fault.Input, "a rollout can be started, paused, resumed or aborted, and not %q", verb)}
 	}
 	if err != nil {
 		if fault.Is(err, fault.Usage) {
