@@ -17,7 +17,7 @@ import (
 )
 
 func newMachineCommand() *cobra.Command {
-	return group("machine", "Look at machines", newMachineListCommand(), newMachineShowCommand(), newMachineRetryCommand())
+	return group("machine", "Look at machines", newMachineListCommand(), newMachineShowCommand(), newMachineWhyCommand(), newMachineRetryCommand(), newMachinePinCommand(), newMachineUnpinCommand())
 }
 
 func newMachineListCommand() *cobra.Command {

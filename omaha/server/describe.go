@@ -47,6 +47,19 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version strin
 	return describeChannel(&c), err
 }
 
+// Releases lists an application's releases.
+func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error) {
+	releases, err := tx.Releases(ctx, app)
+	if err != nil {
+		return api.Releases{}, err
+	}
+	out := api.Releases{Releases: []api.Release{}}
+	for i := range releases {
+		out.Releases = append(out.Releases, describeRelease(&releases[i]))
+	}
+	return out, nil
+}
+
 // Machines lists a page of machines, from the first one after the id given.
 func Machines(ctx context.Context, tx store.Tx, app, after string, limit int) (api.Machines, error) {
 	machines, err := tx.Machines(ctx, app, after, limit)

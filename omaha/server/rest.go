@@ -205,13 +205,9 @@ func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	releases, err := s.store.Read().Releases(r.Context(), app.ID)
+	out, err := Releases(r.Context(), s.store.Read(), app.ID)
 	if err != nil {
 		return err
-	}
-	out := api.Releases{Releases: []api.Release{}}
-	for i := range releases {
-		out.Releases = append(out.Releases, describeRelease(&releases[i]))
 	}
 	return reply(w, out)
 }

@@ -34,6 +34,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -214,6 +215,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
 	}
+	var sweeper sync.WaitGroup
+	sweeping, stopSweeping := context.WithCancel(ctx)
+	defer sweeper.Wait()
+	defer stopSweeping()
+	sweeper.Go(func() { s.Run(sweeping) })
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(l) }()
 	select {
