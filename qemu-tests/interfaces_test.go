@@ -71,7 +71,7 @@ func TestAgentInterfaces(t *testing.T) {
 	contains(nobody+"semperctl pause 2>&1 || true", "only root may do that")
 	m.run(busctl + "call " + ourObject + "Pause bs true because")
 	is(busctl+"get-property "+ourObject+"PauseReason", `s "because"`)
-	contains(motd, "PAUSED: because")
+	m.waitRun(motd, func(out string) bool { return strings.Contains(out, "PAUSED: because") })
 	m.run(busctl + `call ` + ourObject + `Pause bs false ""`)
 
 	// Wrong settings are refused and change nothing; right ones are in force without a restart.

@@ -63,7 +63,7 @@ type Machine struct {
 
 	Credentials  []Credential
 	KernelArgs   string // added to the kernel's command line by the stub of a UKI, which listens to it unless Secure Boot is on
-	ForwardPorts []int // TCP ports of the guest that VM.Addr finds on the host's 127.0.0.1
+	ForwardPorts []int  // TCP ports of the guest that VM.Addr finds on the host's 127.0.0.1
 
 	Console      io.Writer // what the guest prints on its serial port; nil: dropped
 	ConsoleInput io.Reader // what is typed there; nil: nothing

@@ -17,7 +17,7 @@ import (
 )
 
 func newMachineCommand() *cobra.Command {
-	return group("machine", "Look at machines", newMachineListCommand(), newMachineShowCommand(), newMachineRetryCommand())
+	return group("machine", "Look at machines", newMachineListCommand(), newMachineShowCommand(), newMachineWhyCommand(), newMachineRetryCommand(), newMachinePinCommand(), newMachineUnpinCommand())
 }
 
 func newMachineListCommand() *cobra.Command {
@@ -64,7 +64,7 @@ func newMachineShowCommand() *cobra.Command {
 		Args:  args(1),
 		RunE: func(c *cobra.Command, ids []string) error {
 			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
-				m, err := server.MachineDetail(c.Context(), s.Read(), app.ID, ids[0])
+				m, err := server.MachineDetail(c.Context(), s.Read(), app.ID, ids[0], time.Now())
 				if err != nil {
 					return err
 				}

@@ -47,7 +47,7 @@ func newRootCommand() *cobra.Command {
 	}
 	root.PersistentFlags().Bool("json", false, "print machine-readable JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Wrap(fault.Usage, err) })
-	root.AddCommand(newServeCommand(), newMachineCommand(), newChannelCommand(), newRebootsCommand(), newTokenCommand())
+	root.AddCommand(newServeCommand(), newMachineCommand(), newGroupCommand(), newChannelCommand(), newReleaseCommand(), newRolloutCommand(), newRebootsCommand(), newTokenCommand())
 	return root
 }
 

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,14 +13,18 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/semper-os/semper/omaha/server"
+	"github.com/semper-os/semper/omaha/server/api"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"semper-server": func() { os.Exit(run()) }})
 }
 
-// TestScripts runs the command as an operator does: testdata/script/*.txtar. Two commands are added:
+// TestScripts runs the command as an operator does: testdata/script/*.txtar. These commands are added:
 //
+//	publish VERSION CHANNEL   publishes a small release with the token of the folder "data"
 //	address FILE          waits until a server has written its address there, and sets $SERVER
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
@@ -26,6 +33,7 @@ func TestScripts(t *testing.T) {
 		"address": address,
 		"lock":    lock,
 		"post":    post,
+		"publish": publish,
 	}})
 }
 
@@ -63,4 +71,18 @@ func lock(ts *testscript.TestScript, _ bool, args []string) {
 	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[3]) {
 		ts.Fatalf("the answer lacks %q:\n%s", args[3], answer)
 	}
+}
+
+func publish(ts *testscript.TestScript, _ bool, args []string) {
+	version, channel := args[0], args[1]
+	c, err := api.NewClient(ts.Getenv("SERVER"), strings.TrimSpace(ts.ReadFile("data/"+server.TokenFile)))
+	ts.Check(err)
+	payload := strings.Repeat(version, 1000)
+	sum := sha256.Sum256([]byte(payload))
+	file := api.File{Name: api.Payload, Size: int64(len(payload)), SHA256: hex.EncodeToString(sum[:])}
+	_, err = c.Upload(context.Background(), file, strings.NewReader(payload), nil)
+	ts.Check(err)
+	manifest := fmt.Sprintf(`{"format":1,"version":%q,"architecture":"amd64","files":[{"name":%q,"size":%d,"sha256":%q}]}`, version, file.Name, file.Size, file.SHA256)
+	ts.Check(c.PutRelease(context.Background(), api.DefaultApp, "amd64", version, api.NewRelease{Manifest: []byte(manifest), Signature: []byte("not looked at")}))
+	ts.Check(c.SetChannel(context.Background(), api.DefaultApp, "amd64", channel, version))
 }

@@ -25,7 +25,7 @@ func newTokenNewCommand() *cobra.Command {
 		Args:  args(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if r := fleet.Role(role); !r.Valid() {
-				return fault.New(fault.Usage, "--role %q: want viewer, publisher or admin", role)
+				return fault.New(fault.Usage, "--role %q: want viewer, operator, publisher or admin", role)
 			}
 			return p.open(c.Context(), func(s *store.Store, _ fleet.Application) error {
 				var token string
@@ -44,7 +44,7 @@ func newTokenNewCommand() *cobra.Command {
 		},
 	}
 	p.flags(c)
-	c.Flags().StringVar(&role, "role", string(fleet.Viewer), "viewer, publisher or admin")
+	c.Flags().StringVar(&role, "role", string(fleet.Viewer), "viewer, operator, publisher or admin")
 	c.Flags().StringVar(&label, "label", "", "what the token is for")
 	return c
 }

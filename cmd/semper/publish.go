@@ -51,9 +51,10 @@ type publishedFreshness struct {
 func newPublishCommand() *cobra.Command {
 	var f publishFlags
 	c := &cobra.Command{
-		Use:   "publish RELEASE --server URL --channel NAME --token-file FILE [--key PEM]...",
-		Short: "Upload a release to an update server and offer it to a channel's machines",
-		Long: `Verifies the release directory, uploads its payload and its signed manifest, and makes it the channel's current release.
+		Use:   "publish RELEASE --server URL --token-file FILE [--channel NAME] [--key PEM]...",
+		Short: "Upload a release to an update server, and offer it to a channel's machines",
+		Long: `Verifies the release directory, uploads its payload and its signed manifest, and with --channel makes it that channel's current
+release, for all its machines at once. Without, it waits at the server: a rollout brings it to them in steps (docs/rollouts.md).
 
 Every file is compared with the manifest before a byte is sent. With --key the manifest's signatures are verified too; without,
 a release that machines refuse is only noticed there. An upload that was interrupted goes on where it stopped when the command is
@@ -73,7 +74,7 @@ The token is read from a file that nobody else can read; the server writes one t
 		},
 	}
 	c.Flags().StringVar(&f.server, "server", "", "the update server's URL")
-	c.Flags().StringVar(&f.channel, "channel", "", "the channel to offer the release in, for instance stable")
+	c.Flags().StringVar(&f.channel, "channel", "", "the channel whose machines get it at once, for instance stable; without, it waits at the server for a rollout")
 	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file that holds a publisher's token")
 	c.Flags().StringVar(&f.app, "app", api.DefaultApp, "the application's name or id at the server")
 	f.keys.flags(c, "file with public keys that sign releases; may be repeated")
@@ -81,7 +82,7 @@ The token is read from a file that nobody else can read; the server writes one t
 }
 
 func publish(ctx context.Context, dir string, f *publishFlags) (published, error) {
-	for _, flag := range [][2]string{{"server", f.server}, {"channel", f.channel}, {"token-file", f.tokenFile}} {
+	for _, flag := range [][2]string{{"server", f.server}, {"token-file", f.tokenFile}} {
 		if flag[1] == "" {
 			return published{}, fault.New(fault.Usage, "semper publish needs --%s (see 'semper publish --help')", flag[0])
 		}
@@ -147,6 +148,9 @@ func send(ctx context.Context, client *api.Client, r *release.Release, f *publis
 	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature}); err != nil {
 		return p, err
 	}
+	if f.channel == "" { // a rollout, or a person, brings it to a channel
+		return p, nil
+	}
 	if err := client.SetChannel(ctx, f.app, m.Architecture, f.channel, m.Version); err != nil {
 		return p, err
 	}
@@ -178,8 +182,12 @@ func (p *published) print(w io.Writer) error {
 			fresh += fmt.Sprintf("            It is OLD now: sign that %s is the newest with 'semper freshness --channel %s --release %s …'\n", p.Version, p.Channel, p.dir)
 		}
 	}
-	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s now offers %s\n%s",
-		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, p.Channel, p.Version, fresh)
+	channel := p.Channel + " now offers " + p.Version
+	if p.Channel == "" {
+		channel = "none: it is offered to no machine until a rollout or 'semper-server channel set' brings it to one"
+	}
+	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s\n%s",
+		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, channel, fresh)
 	return err
 }
 

@@ -47,6 +47,19 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version strin
 	return describeChannel(&c), err
 }
 
+// Releases lists an application's releases.
+func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error) {
+	releases, err := tx.Releases(ctx, app)
+	if err != nil {
+		return api.Releases{}, err
+	}
+	out := api.Releases{Releases: []api.Release{}}
+	for i := range releases {
+		out.Releases = append(out.Releases, describeRelease(&releases[i]))
+	}
+	return out, nil
+}
+
 // Machines lists a page of machines, from the first one after the id given.
 func Machines(ctx context.Context, tx store.Tx, app, after string, limit int) (api.Machines, error) {
 	machines, err := tx.Machines(ctx, app, after, limit)
@@ -64,19 +77,14 @@ func Machines(ctx context.Context, tx store.Tx, app, after string, limit int) (a
 }
 
 // MachineDetail tells all about one machine, and what it would be answered if it asked now.
-func MachineDetail(ctx context.Context, tx store.Tx, app, id string) (api.MachineDetail, error) {
+func MachineDetail(ctx context.Context, tx store.Tx, app, id string, now time.Time) (api.MachineDetail, error) {
 	m, err := tx.Machine(ctx, app, id)
 	if err != nil {
 		return api.MachineDetail{}, err
 	}
 	out := api.MachineDetail{Machine: describeMachine(&m), FailedVersions: []api.Failure{}, Events: []api.Event{}}
-	d, err := question(ctx, tx, &m, nil)
-	if err != nil {
-		return out, fmt.Errorf("why machine %s has no update: %w", id, err)
-	}
-	out.Why = api.Why{Cause: string(d.Cause), Sentence: d.Reason}
-	if d.Offer != nil {
-		out.Why.Offer = d.Offer.Version
+	if out.Why, err = Why(ctx, tx, &m, now); err != nil {
+		return out, err
 	}
 	failures, err := tx.Failures(ctx, app, id)
 	if err != nil {
@@ -91,6 +99,29 @@ func MachineDetail(ctx context.Context, tx store.Tx, app, id string) (api.Machin
 	}
 	for i := range events {
 		out.Events = append(out.Events, describeEvent(&events[i]))
+	}
+	return out, nil
+}
+
+// Why says what a machine would be answered if it asked now.
+func Why(ctx context.Context, tx store.Tx, m *fleet.Machine, now time.Time) (api.Why, error) {
+	asking := *m
+	var c course
+	err := c.load(ctx, tx, &asking)
+	var q *fleet.Question
+	if err == nil {
+		q, err = question(ctx, tx, &asking, &c, nil, now)
+	}
+	if err != nil {
+		return api.Why{}, fmt.Errorf("why machine %s has no update: %w", m.ID, err)
+	}
+	d := fleet.Decide(q)
+	out := api.Why{Cause: string(d.Cause), Sentence: d.Reason, Next: d.Next}
+	if d.Offer != nil {
+		out.Offer = d.Offer.Version
+	}
+	if c.rollout != nil {
+		out.Rollout = c.rollout.ID
 	}
 	return out, nil
 }
@@ -120,7 +151,7 @@ func describeChannel(c *fleet.Channel) api.Channel {
 
 func describeRelease(r *fleet.Release) api.Release {
 	return api.Release{
-		Version: r.Version, Arch: r.Arch, MinVersion: r.MinVersion, Published: r.Published,
+		Version: r.Version, Arch: r.Arch, MinVersion: r.MinVersion, Road: string(r.Road), RoadWhy: r.RoadWhy, Published: r.Published,
 		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])},
 	}
 }

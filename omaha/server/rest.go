@@ -36,6 +36,20 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 		{"PUT /api/v1/releases/{version}", fleet.Publisher, s.newRelease},
 		{"GET /api/v1/machines", fleet.Viewer, s.machines},
 		{"GET /api/v1/machines/{id}", fleet.Viewer, s.machine},
+		{"GET /api/v1/machines/{id}/why", fleet.Viewer, s.why},
+		{"PUT /api/v1/machines/{id}/pin", fleet.Operator, s.pin},
+		{"DELETE /api/v1/machines/{id}/pin", fleet.Operator, s.unpin},
+		{"PUT /api/v1/machines/{id}/group", fleet.Operator, s.setMember},
+		{"GET /api/v1/groups", fleet.Viewer, s.groups},
+		{"GET /api/v1/groups/{name}", fleet.Viewer, s.group},
+		{"PUT /api/v1/groups/{name}", fleet.Operator, s.addGroup},
+		{"DELETE /api/v1/groups/{name}", fleet.Operator, s.deleteGroup},
+		{"GET /api/v1/rollouts", fleet.Viewer, s.rollouts},
+		{"POST /api/v1/rollouts", fleet.Operator, s.planRollout},
+		{"GET /api/v1/rollouts/{id}", fleet.Viewer, s.rollout},
+		{"POST /api/v1/rollouts/{id}/{verb}", fleet.Operator, s.steerRollout},
+		{"PUT /api/v1/releases/{version}/road", fleet.Operator, s.markRelease},
+		{"GET /api/v1/audit", fleet.Viewer, s.audit},
 		{"GET /api/v1/blobs/{sha256}", fleet.Publisher, s.blob},
 		{"PUT /api/v1/blobs/{sha256}", fleet.Publisher, s.putBlob},
 	} {
@@ -53,6 +67,11 @@ type httpError struct {
 }
 
 func (e httpError) Unwrap() error { return e.error }
+
+// conflict is an error of kind Input: what is asked for does not fit what is there.
+func conflict(format string, args ...any) error {
+	return httpError{http.StatusConflict, fault.New(fault.Input, format, args...)}
+}
 
 // answers turns a handler's error into an api.Error.
 func (s *Server) answers(next func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
@@ -186,13 +205,9 @@ func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	releases, err := s.store.Read().Releases(r.Context(), app.ID)
+	out, err := Releases(r.Context(), s.store.Read(), app.ID)
 	if err != nil {
 		return err
-	}
-	out := api.Releases{Releases: []api.Release{}}
-	for i := range releases {
-		out.Releases = append(out.Releases, describeRelease(&releases[i]))
 	}
 	return reply(w, out)
 }
@@ -329,9 +344,9 @@ func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	limit, err := strconv.Atoi(query(r, "limit", strconv.Itoa(api.MaxPage)))
-	if err != nil || limit < 1 || limit > api.MaxPage {
-		return fault.New(fault.Input, "limit %q: want a number from 1 to %d", query(r, "limit", ""), api.MaxPage)
+	limit, err := limitOf(r)
+	if err != nil {
+		return err
 	}
 	out, err := Machines(r.Context(), s.store.Read(), app.ID, query(r, "after", ""), limit)
 	if err != nil {
@@ -345,7 +360,7 @@ func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := MachineDetail(r.Context(), s.store.Read(), app.ID, r.PathValue("id"))
+	out, err := MachineDetail(r.Context(), s.store.Read(), app.ID, r.PathValue("id"), s.cfg.Now())
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -259,6 +260,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		hs.TLSConfig = s.certs.Config()
 		l = tls.NewListener(l, hs.TLSConfig)
 	}
+	var sweeper sync.WaitGroup
+	sweeping, stopSweeping := context.WithCancel(ctx)
+	defer sweeper.Wait()
+	defer stopSweeping()
+	sweeper.Go(func() { s.Run(sweeping) })
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(l) }()
 	select {

@@ -45,37 +45,45 @@ func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Rol
 // errBadToken does not say what was wrong with a token.
 var errBadToken = fault.New(fault.Verification, "a valid token is needed: Authorization: Bearer TOKEN")
 
-// role returns the role of a request's bearer.
-func (s *Server) role(r *http.Request) (fleet.Role, error) {
+// bearer returns the token that a request shows.
+func (s *Server) bearer(r *http.Request) (t store.Token, err error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	rest, ours := strings.CutPrefix(token, tokenPrefix)
 	if !strings.EqualFold(scheme, "Bearer") || !ours || len(token) > maxToken {
-		return "", errBadToken
+		return t, errBadToken
 	}
 	id, secret, _ := strings.Cut(rest, "_")
 	known, err := s.store.Read().Token(r.Context(), id)
 	if errors.Is(err, store.ErrNotFound) {
-		return "", errBadToken
+		return t, errBadToken
 	}
 	if err != nil {
-		return "", err
+		return t, err
 	}
 	if sum := sha256.Sum256([]byte(secret)); subtle.ConstantTimeCompare(sum[:], known.SHA256[:]) != 1 {
-		return "", errBadToken
+		return t, errBadToken
 	}
-	return known.Role, nil
+	return known, nil
 }
 
 // needs lets a request through whose bearer has at least the role need.
 func (s *Server) needs(need fleet.Role, next func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return s.answers(func(w http.ResponseWriter, r *http.Request) error {
-		role, err := s.role(r)
+		t, err := s.bearer(r)
 		if err != nil {
 			return err
 		}
-		if !role.Covers(need) {
-			return httpError{http.StatusForbidden, fault.New(fault.Verification, "the token's role is %s; this needs %s", role, need)}
+		if !t.Role.Covers(need) {
+			return httpError{http.StatusForbidden, fault.New(fault.Verification, "the token's role is %s; this needs %s", t.Role, need)}
 		}
-		return next(w, r)
+		return next(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, "token "+t.ID+" "+t.Label)))
 	})
+}
+
+type whoKey struct{}
+
+// who asks, for the audit log.
+func who(r *http.Request) string {
+	name, _ := r.Context().Value(whoKey{}).(string)
+	return strings.TrimSpace(name)
 }

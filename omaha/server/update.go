@@ -81,6 +81,7 @@ type outcome struct {
 	events   []fleet.Event
 	failures []fleet.Failure // new ones
 	decision *fleet.Decision // of an update check
+	course   course          // the rollout that it is part of
 	fresh    string          // the freshness statement of the machine's channel
 }
 
@@ -162,22 +163,32 @@ func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omah
 			o.failures = append(o.failures, *f)
 		}
 	}
+	if err := o.course.load(ctx, tx, m); err != nil {
+		return o, err
+	}
+	if f := o.course.cameBack(m, &before, now); f != nil {
+		o.failures = append(o.failures, *f)
+	}
+	if len(o.events) > 0 || len(o.failures) > 0 {
+		o.course.after(m, o.failures, now)
+	}
 	if app.UpdateCheck {
 		if err := o.check(ctx, tx, now); err != nil {
 			return o, err
 		}
 	}
-	o.changed = m.ID != "" && (*m != before || len(o.events) > 0)
+	o.changed = m.ID != "" && (*m != before || len(o.events) > 0 || o.course.changed)
 	m.Address, m.LastSeen = address, now
 	return o, nil
 }
 
 // check decides on a machine's update check.
 func (o *outcome) check(ctx context.Context, tx store.Tx, now time.Time) error {
-	d, err := question(ctx, tx, &o.machine, o.failures)
+	q, err := question(ctx, tx, &o.machine, &o.course, o.failures, now)
 	if err != nil {
 		return err
 	}
+	d := fleet.Decide(q)
 	o.decision = &d
 	switch f, err := tx.Freshness(ctx, o.machine.App, o.machine.Channel, o.machine.Arch); {
 	case err == nil:
@@ -188,24 +199,44 @@ func (o *outcome) check(ctx context.Context, tx store.Tx, now time.Time) error {
 	if d.Offer != nil {
 		o.granted = o.machine.Grant(d.Offer.Version, now)
 	}
+	o.course.decided(&d, q, now)
 	return nil
 }
 
-// question gathers what fleet.Decide needs: the machine's channel, and the failures known and new.
-func question(ctx context.Context, tx store.Tx, m *fleet.Machine, fresh []fleet.Failure) (fleet.Decision, error) {
-	var channel *fleet.Channel
-	c, err := tx.Channel(ctx, m.App, m.Channel, m.Arch)
+// question gathers what fleet.Decide needs to know. Fresh are failures that are not on record yet.
+func question(ctx context.Context, tx store.Tx, m *fleet.Machine, c *course, fresh []fleet.Failure, now time.Time) (*fleet.Question, error) {
+	q := &fleet.Question{Machine: m, Rollout: c.rollout, Step: c.step.Step, Now: now}
+	channel, err := tx.Channel(ctx, m.App, m.Channel, m.Arch)
 	switch {
 	case err == nil:
-		channel = &c
+		q.Channel = &channel
 	case !errors.Is(err, store.ErrNotFound):
-		return fleet.Decision{}, err
+		return nil, err
 	}
 	failures, err := tx.Failures(ctx, m.App, m.ID)
 	if err != nil {
-		return fleet.Decision{}, err
+		return nil, err
 	}
-	return fleet.Decide(m, channel, append(fresh, failures...)), nil
+	q.Failures = append(fresh, failures...)
+	if q.Marked, err = tx.MarkedReleases(ctx, m.App, m.Arch); err != nil {
+		return nil, err
+	}
+	if q.Pin, err = tx.Pin(ctx, m.App, m.ID); err != nil {
+		return nil, err
+	}
+	if q.Pin != nil && q.Pin.Version != "" {
+		release, err := tx.Release(ctx, m.App, m.Arch, q.Pin.Version)
+		switch {
+		case err == nil:
+			q.Pinned = &release
+		case !errors.Is(err, store.ErrNotFound):
+			return nil, err
+		}
+	}
+	if q.Rollout != nil {
+		q.Group, err = tx.GroupOf(ctx, m.App, m.ID)
+	}
+	return q, err
 }
 
 // keep puts an outcome on record.
@@ -227,7 +258,7 @@ func (o *outcome) keep(ctx context.Context, tx store.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return o.course.keep(ctx, tx, m.LastSeen)
 }
 
 // normalAppID brings an id into the form in which it is kept; clients write it with and without braces, in both cases.
@@ -299,6 +330,7 @@ func (s *Server) note(o *outcome) {
 			s.cfg.Log.Debug("check", "machine", m.ID, "alias", m.Alias, "version", m.Version, "reason", o.decision.Reason)
 		}
 	}
+	o.course.note(s.cfg.Log)
 	if o.status == omaha.AppUnknown {
 		s.cfg.Log.Warn("unknown application", "application", o.app.ID, "machine", o.app.MachineID)
 	}

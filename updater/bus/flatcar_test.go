@@ -61,12 +61,16 @@ func TestFlatcarFailures(t *testing.T) {
 		{"none", Status{State: Checking}, []Status{{State: Idle}}, []string{"IDLE 0.0.0"}},
 		{"nothing was under way", Status{State: Trial}, []Status{failed}, nil},
 		{
-			"the error is told before the state", Status{State: Checking},
-			[]Status{{State: Checking, LastError: "no", LastErrorAt: noon}, failed}, []string{"REPORTING_ERROR_EVENT 0.0.0", "IDLE 0.0.0"},
+			"the error is told before the state",
+			Status{State: Checking},
+			[]Status{{State: Checking, LastError: "no", LastErrorAt: noon}, failed},
+			[]string{"REPORTING_ERROR_EVENT 0.0.0", "IDLE 0.0.0"},
 		},
 		{
-			"one server fails, the next does not", Status{State: Checking},
-			[]Status{{State: Checking, LastError: "no", LastErrorAt: noon}, {State: Idle}}, []string{"IDLE 0.0.0"},
+			"one server fails, the next does not",
+			Status{State: Checking},
+			[]Status{{State: Checking, LastError: "no", LastErrorAt: noon}, {State: Idle}},
+			[]string{"IDLE 0.0.0"},
 		},
 		{
 			"failures of two checks", failed,

@@ -13,6 +13,20 @@
 //	PUT  /releases/VERSION?app=&arch=       [publisher]  NewRelease → Release; its payload must have been uploaded
 //	GET  /machines?app=&after=&limit=       [viewer]     Machines, by id; limit is at most MaxPage
 //	GET  /machines/ID?app=                  [viewer]     MachineDetail
+//	GET  /machines/ID/why?app=              [viewer]     Why
+//	PUT  /machines/ID/pin?app=              [operator]   Pin → Pin
+//	DELETE /machines/ID/pin?app=            [operator]
+//	PUT  /machines/ID/group?app=            [operator]   Member → Member
+//	GET  /groups?app=                       [viewer]     Groups
+//	GET  /groups/NAME?app=&after=&limit=    [viewer]     Members
+//	PUT  /groups/NAME?app=                  [operator]   → Group; one that is there stays
+//	DELETE /groups/NAME?app=                [operator]
+//	GET  /rollouts?app=                     [viewer]     Rollouts, the newest MaxPage
+//	POST /rollouts?app=                     [operator]   NewRollout → Rollout
+//	GET  /rollouts/N                        [viewer]     RolloutDetail
+//	POST /rollouts/N/VERB                   [operator]   Steer → Rollout; VERB is start, pause, resume or abort
+//	PUT  /releases/VERSION/road?app=&arch=  [operator]   Road → Release
+//	GET  /audit?limit=                      [viewer]     Audits, newest first
 //	GET  /blobs/SHA256                      [publisher]  Blob
 //	PUT  /blobs/SHA256?size=&offset=        [publisher]  the file's bytes from offset to its end → Blob
 //
@@ -98,7 +112,9 @@ type File struct {
 type Release struct {
 	Version    string    `json:"version"`
 	Arch       string    `json:"arch"`
-	MinVersion string    `json:"min_version"` // the oldest version that can be updated to this one; empty: any
+	MinVersion string    `json:"min_version"`        // the oldest version that can be updated to this one; empty: any
+	Road       string    `json:"road,omitempty"`     // floor or dead-end
+	RoadWhy    string    `json:"road_why,omitempty"` //
 	Published  time.Time `json:"published"`
 	Payload    File      `json:"payload"`
 }
@@ -160,6 +176,9 @@ type Why struct {
 	Offer    string `json:"offer"`    // a version, empty when there is no update for it
 	Cause    string `json:"cause"`    // a word for programs, see package fleet
 	Sentence string `json:"sentence"` // for people
+
+	Next    time.Time `json:"next,omitzero"`     // when it may get an update; missing where that is not known, or a person decides
+	Rollout int64     `json:"rollout,omitempty"` // the one under way in its channel
 }
 
 // Failure is a version that failed on the machine and is not offered to it again.

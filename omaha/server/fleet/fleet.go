@@ -3,6 +3,8 @@
 // Everything here is a pure function of its arguments: no clock, no database, no network. The rules, in short:
 //
 //   - A machine is offered its channel's release if that is newer than what it runs, and never a version that failed on it before.
+//   - A release that reaches a channel through a rollout (package rollout) is offered to a machine when it is its turn, and becomes the channel's own when the rollout is done.
+//   - Whoever is below a floor is offered that first; whoever stands at a dead end, or is pinned, is offered nothing else.
 //   - A failure counts against a version unless its code is of the moment (a broken connection, see omaha.ErrorCode.Passing); a refusal
 //     by the rules of the version that ran counts as long as that one runs.
 //     A client that does not name the version attempted, as Flatcar's, means the one that was last granted to it.
@@ -49,6 +51,8 @@ type Release struct {
 	Version string
 	// MinVersion is the oldest version that can be updated to this one, "" when any can.
 	MinVersion string
+	Road       Road
+	RoadWhy    string // a sentence without a full stop
 	Published  time.Time
 	Payload    File // the full payload
 }

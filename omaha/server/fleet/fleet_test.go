@@ -154,10 +154,10 @@ func TestDecide(t *testing.T) {
 		{"no architecture", Machine{ID: "m", Version: "1.0.0"}, channel("1.1.0"), "", NoArch, "the machine does not say which architecture it has"},
 		{"no channel", Machine{ID: "m", Arch: "amd64", Version: "1.0.0", Channel: "edge"}, nil, "", NoChannel, `there is no channel "edge" for amd64`},
 		{"no release", Machine{ID: "m", Arch: "amd64", Version: "1.0.0"}, &Channel{Name: "beta", Arch: "amd64"}, "", NoRelease, "channel beta has no release for amd64 yet"},
-		{"unreadable version", Machine{ID: "m", Arch: "amd64", Version: "ForcedUpdate"}, channel("1.1.0"), "", NoOrder, `the machine runs "ForcedUpdate", which cannot be compared with 1.1.0`},
+		{"unreadable version", Machine{ID: "m", Arch: "amd64", Version: "ForcedUpdate"}, channel("1.1.0"), "", NoOrder, `the machine runs "ForcedUpdate", which cannot be compared with a release's version`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := Decide(&c.machine, c.channel, failed)
+			d := Decide(&Question{Machine: &c.machine, Channel: c.channel, Failures: failed, Now: start})
 			offer := ""
 			if d.Offer != nil {
 				offer = d.Offer.Version

@@ -153,11 +153,11 @@ func (r *Rollout) Advance(canaries, left int64, now time.Time) bool {
 	switch r.State {
 	case Canary:
 		c := &r.Counted.Canary
-		need := r.Plan.Canary.Need
-		if need == 0 {
-			need = canaries
+		enough := c.Complete >= r.Plan.Canary.Need
+		if r.Plan.Canary.Need == 0 {
+			enough = c.Complete > 0 && c.Known() >= canaries // those that failed, as far as the plan lets them, are not waited for
 		}
-		if c.Complete < need || c.InFlight > 0 || now.Sub(r.Since) < r.Plan.Canary.Healthy.Duration() {
+		if !enough || c.InFlight > 0 || now.Sub(r.Since) < r.Plan.Canary.Healthy.Duration() {
 			return false
 		}
 		r.Ramp = now

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -48,14 +49,21 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
-// TestSchemaFromTwo brings a database forward that a server before freshness made.
-func TestSchemaFromTwo(t *testing.T) {
-	dir := t.TempDir()
-	s, m := filled(t, dir)
-	if _, err := s.write.Exec("DROP TABLE freshness; DROP TABLE reboot_claims; DROP TABLE reboot_groups; DROP TABLE audit; PRAGMA user_version = 2"); err != nil {
-		t.Fatal(err)
+// TestOldSchemas brings databases forward that older servers made.
+func TestOldSchemas(t *testing.T) {
+	all := migrations
+	t.Cleanup(func() { migrations = all })
+	for version := 2; version < len(all); version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) { fromSchema(t, all, version) })
 	}
+}
+
+func fromSchema(t *testing.T, all []string, version int) {
+	dir := t.TempDir()
+	migrations = all[:version]
+	s, m := filled(t, dir)
 	s.Close()
+	migrations = all
 	s = create(t, dir)
 	if got, err := s.Read().Machine(t.Context(), app, "m1"); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("machine %+v (%v), want %+v", got, err, m)

@@ -21,8 +21,11 @@ var schema3 string
 //go:embed schema_4.sql
 var schema4 string
 
+//go:embed schema_5.sql
+var schema5 string
+
 // migrations bring the schema from version i to version i+1. They are never changed once they were released.
-var migrations = []string{schema1, schema2, schema3, schema4}
+var migrations = []string{schema1, schema2, schema3, schema4, schema5}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052

@@ -66,14 +66,14 @@ func (tx Tx) Payload(ctx context.Context, sha256 [32]byte, name string) (fleet.F
 }
 
 const (
-	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.min_version, releases.published_at, files.name, blobs.sha256, blobs.sha1, blobs.size`
+	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.min_version, releases.road, releases.road_why, releases.published_at, files.name, blobs.sha256, blobs.sha1, blobs.size`
 	releaseTables  = `releases JOIN files ON files.release = releases.id AND files.role = 'full' JOIN blobs ON blobs.sha256 = files.sha256`
 )
 
 func scanRelease(r *fleet.Release, scan func(...any) error) error {
 	var published int64
 	var sha256, sha1 string
-	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &r.MinVersion, &published, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
+	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &r.MinVersion, &r.Road, &r.RoadWhy, &published, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
 		return err
 	}
 	r.Published = fromMillis(published)
@@ -112,6 +112,18 @@ func (tx Tx) Release(ctx context.Context, app, arch, version string) (fleet.Rele
 	row := tx.q.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.arch = ? AND releases.version = ?",
 		app, arch, version)
 	return r, failed("release "+version+" for "+arch, scanRelease(&r, row.Scan))
+}
+
+// MarkRelease says what a release is on the way to newer ones.
+func (tx Tx) MarkRelease(ctx context.Context, id int64, road fleet.Road, why string) error {
+	_, err := tx.q.ExecContext(ctx, "UPDATE releases SET road = ?, road_why = ? WHERE id = ?", string(road), why, id)
+	return failed("mark a release", err)
+}
+
+// MarkedReleases lists the floors and dead ends of an application and architecture.
+func (tx Tx) MarkedReleases(ctx context.Context, app, arch string) ([]fleet.Release, error) {
+	return list(ctx, tx.q, "list marked releases", scanRelease,
+		"SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.arch = ? AND releases.road <> '' ORDER BY releases.id", app, arch)
 }
 
 // Manifest returns a release's manifest.json and manifest.json.sig, byte for byte as they were published.

@@ -128,7 +128,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ change, want string }{
-		"newer schema":    {"PRAGMA user_version = 5", "its schema has version 5 and this semper-server only knows versions up to 4"},
+		"newer schema":    {"PRAGMA user_version = 6", "its schema has version 6 and this semper-server only knows versions up to 5"},
 		"another program": {"PRAGMA application_id = 7", "another program's database"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDurabilitySettings(t *testing.T) {
 	s := create(t, t.TempDir())
 	for _, c := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "4"},
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "5"},
 	} {
 		var got string
 		if err := s.write.QueryRow("PRAGMA " + c.pragma).Scan(&got); err != nil || got != c.want {

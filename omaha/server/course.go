@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// course is a machine's way through the rollout of its channel. The counters of the rollout change with it, in one transaction.
+type course struct {
+	rollout *fleet.Rollout // nil: the channel has none
+	step    fleet.RolloutStep
+	changed bool // the step did
+	halted  bool // by this
+}
+
+// load finds the rollout that is under way in a machine's channel, and how far the machine is with it.
+func (c *course) load(ctx context.Context, tx store.Tx, m *fleet.Machine) error {
+	if m.ID == "" {
+		return nil
+	}
+	r, err := tx.OpenRollout(ctx, m.App, m.Channel, m.Arch)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.rollout = &r
+	c.step, err = tx.RolloutStep(ctx, r.ID, m.ID)
+	return err
+}
+
+// cameBack finds a machine that booted again without the release that it was to boot.
+func (c *course) cameBack(m, before *fleet.Machine, now time.Time) *fleet.Failure {
+	if c.rollout == nil {
+		return nil
+	}
+	return m.CameBack(before, c.step.Step, c.rollout.Version, now)
+}
+
+// after moves the machine on by what it reported.
+func (c *course) after(m *fleet.Machine, failures []fleet.Failure, now time.Time) {
+	if c.rollout == nil {
+		return
+	}
+	step, why := m.StepAfter(c.step.Step, c.rollout.Version, failures)
+	c.move(step, why, now)
+}
+
+// decided moves the machine on by what it was answered.
+func (c *course) decided(d *fleet.Decision, q *fleet.Question, now time.Time) {
+	if d.Rollout == nil || !d.Rollout.Grant {
+		return
+	}
+	c.step.Canary = c.rollout.Plan.Canary.Group != "" && q.Group == c.rollout.Plan.Canary.Group
+	c.rollout.Counted = d.Rollout.Counted
+	c.step.Step, c.step.Since, c.step.Why, c.changed = rollout.Granted, now, "", true
+}
+
+func (c *course) move(to rollout.Step, why string, now time.Time) {
+	if to == c.step.Step {
+		return
+	}
+	c.rollout.Counted = c.rollout.Counted.Add(c.step.Canary, c.step.Step, to)
+	c.step.Step, c.step.Since, c.step.Why, c.changed = to, now, why, true
+}
+
+// keep puts the step on record, and stops the rollout if it is one failure too many.
+func (c *course) keep(ctx context.Context, tx store.Tx, now time.Time) error {
+	if !c.changed {
+		return nil
+	}
+	if err := tx.PutRolloutStep(ctx, c.rollout.ID, &c.step); err != nil {
+		return err
+	}
+	var err error
+	if c.halted, err = judge(ctx, tx, c.rollout, now); err != nil {
+		return err
+	}
+	return tx.PutRollout(ctx, c.rollout)
+}
+
+// namedFailures is how many failures are read to name some in a sentence.
+const namedFailures = 50
+
+// judge halts a rollout whose failures are too many, and reports whether it did. The caller keeps the rollout.
+func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (halted bool, err error) {
+	if halt, _ := r.Judge(nil); !halt {
+		return false, nil
+	}
+	steps, err := tx.FailedSteps(ctx, r.ID, r.Since, namedFailures)
+	if err != nil {
+		return false, err
+	}
+	failures := make([]rollout.Failure, 0, len(steps))
+	for _, s := range steps {
+		failures = append(failures, rollout.Failure{Machine: s.Machine, At: s.Since, Why: s.Why})
+	}
+	_, why := r.Judge(failures)
+	if err := r.Halt(why, now); err != nil {
+		return false, err
+	}
+	return true, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-halt", Subject: subject(r), Detail: why})
+}
+
+// subject is a rollout's name in the audit log.
+func subject(r *fleet.Rollout) string {
+	return "rollout " + strconv.FormatInt(r.ID, 10) + " of " + r.Version + " in " + r.Channel + " for " + r.Arch
+}
+
+// note logs what is on disk by now.
+func (c *course) note(log *slog.Logger) {
+	if c.halted {
+		log.Warn("rollout halted", "rollout", c.rollout.ID, "version", c.rollout.Version, "channel", c.rollout.Channel, "reason", c.rollout.Why)
+	}
+}

@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// maxReason is how long a person's reason may be, in bytes.
+const maxReason = 1000
+
+func checkReason(why string) error {
+	if len(why) > maxReason {
+		return fault.New(fault.Input, "the reason has %d bytes, at most %d are kept", len(why), maxReason)
+	}
+	return nil
+}
+
+func (s *Server) rollouts(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	all, err := s.store.Read().Rollouts(r.Context(), app.ID, false, api.MaxPage)
+	if err != nil {
+		return err
+	}
+	out := api.Rollouts{Rollouts: []api.Rollout{}}
+	for i := range all {
+		out.Rollouts = append(out.Rollouts, s.describe(&all[i]))
+	}
+	return reply(w, out)
+}
+
+func (s *Server) describe(r *fleet.Rollout) api.Rollout {
+	return DescribeRollout(r, r.Reached(s.cfg.Now()))
+}
+
+// DescribeRollout is a rollout as it is shown. Reached is the share of the machines that may have it now.
+func DescribeRollout(r *fleet.Rollout, reached float64) api.Rollout {
+	return api.Rollout{
+		ID: r.ID, Version: r.Version, Channel: r.Channel, Arch: r.Arch, State: string(r.State), Since: r.Since, Why: r.Why, By: r.By, Reached: reached,
+		Plan: r.Plan, Counted: r.Counted, Created: r.Created, CreatedBy: r.CreatedBy,
+	}
+}
+
+// RolloutDetail tells all about a rollout.
+func RolloutDetail(ctx context.Context, tx store.Tx, r *fleet.Rollout, reached float64) (api.RolloutDetail, error) {
+	out := api.RolloutDetail{Rollout: DescribeRollout(r, reached), Failures: []api.RolloutFailure{}, Preview: []rollout.Point{}}
+	steps, err := tx.FailedSteps(ctx, r.ID, r.Created, api.MaxPage)
+	if err != nil {
+		return out, err
+	}
+	for _, s := range steps {
+		out.Failures = append(out.Failures, api.RolloutFailure{Machine: s.Machine, Step: string(s.Step), Canary: s.Canary, At: s.Since, Why: s.Why})
+	}
+	n, err := tx.CountMachines(ctx, r.App, r.Channel, r.Arch)
+	if err != nil {
+		return out, err
+	}
+	out.Preview = r.Plan.Preview(n)
+	return out, nil
+}
+
+func rolloutID(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id < 1 {
+		return 0, httpError{http.StatusNotFound, fault.New(fault.Input, "rollout %.40q: want its number", r.PathValue("id"))}
+	}
+	return id, nil
+}
+
+func (s *Server) rollout(w http.ResponseWriter, r *http.Request) error {
+	id, err := rolloutID(r)
+	if err != nil {
+		return err
+	}
+	ro, err := s.store.Read().Rollout(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	out, err := RolloutDetail(r.Context(), s.store.Read(), &ro, ro.Reached(s.cfg.Now()))
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
+}
+
+func (s *Server) planRollout(w http.ResponseWriter, r *http.Request) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	var n api.NewRollout
+	if err := read(w, r, &n); err != nil {
+		return err
+	}
+	if n.Arch == "" {
+		n.Arch = api.DefaultArch
+	}
+	ro := fleet.Rollout{App: app.ID, Channel: n.Channel, Arch: n.Arch}
+	ro.Plan = n.Plan
+	ctx, now := context.WithoutCancel(r.Context()), s.cfg.Now().UTC()
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		if err := PlanRollout(ctx, tx, &ro, n.Version, who(r), now); err != nil || !n.Start {
+			return err
+		}
+		var err error
+		ro, err = SteerRollout(ctx, tx, ro.ID, "start", "", who(r), now)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("rollout planned", "rollout", ro.ID, "version", ro.Version, "channel", ro.Channel, "state", ro.State, "by", who(r))
+	return reply(w, s.describe(&ro))
+}
+
+func (s *Server) steerRollout(w http.ResponseWriter, r *http.Request) error {
+	id, err := rolloutID(r)
+	if err != nil {
+		return err
+	}
+	var steer api.Steer
+	if err := read(w, r, &steer); err != nil {
+		return err
+	}
+	if err := checkReason(steer.Reason); err != nil {
+		return err
+	}
+	var ro fleet.Rollout
+	ctx, verb := context.WithoutCancel(r.Context()), r.PathValue("verb")
+	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
+		ro, err = SteerRollout(ctx, tx, id, verb, steer.Reason, who(r), s.cfg.Now().UTC())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Info("rollout", "rollout", ro.ID, "version", ro.Version, "channel", ro.Channel, "verb", verb, "state", ro.State, "by", who(r), "reason", steer.Reason)
+	return reply(w, s.describe(&ro))
+}
+
+func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
+	limit, err := limitOf(r)
+	if err != nil {
+		return err
+	}
+	log, err := s.store.Read().Audits(r.Context(), limit)
+	if err != nil {
+		return err
+	}
+	out := api.Audits{Entries: []api.Audit{}}
+	for _, a := range log {
+		out.Entries = append(out.Entries, api.Audit(a))
+	}
+	return reply(w, out)
+}
+
+// limitOf is how many entries a request wants at most.
+func limitOf(r *http.Request) (int, error) {
+	limit, err := strconv.Atoi(query(r, "limit", strconv.Itoa(api.MaxPage)))
+	if err != nil || limit < 1 || limit > api.MaxPage {
+		return 0, fault.New(fault.Input, "limit %.40q: want a number from 1 to %d", query(r, "limit", ""), api.MaxPage)
+	}
+	return limit, nil
+}
