@@ -239,7 +239,7 @@ func TestClientCertificates(t *testing.T) {
 				}
 				conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 			}
-			req, _ := http.NewRequestWithContext(t.Context(), "GET", strings.Replace(hs.URL, "http:", "https:", 1)+"/payloads/x/y", nil)
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.Replace(hs.URL, "http:", "https:", 1)+"/payloads/x/y", nil)
 			if c.secret != "" {
 				req.Header.Set(EnrolmentHeader, c.secret)
 			}
