@@ -18,7 +18,7 @@ import (
 )
 
 // Repository makes dir a flat apt repository ("deb [trusted=yes] copy:DIR ./") of exactly the packages given, which must be in the store, and nothing else. Folder and
-// files are readable by all. The packages are hard links to the store where that is possible, else symbolic links; dir must not exist, or be empty.
+// files are readable by all. The packages, in their plain form where there is one, are hard links to the store where that is possible, else symbolic links; dir must not exist, or be empty.
 //
 // The Release file carries suite as Suite and Codename, by which mmdebstrap selects what is essential, and date.
 // A package whose control file says another name, version or architecture than the lock is an error of kind Verification.
@@ -49,7 +49,7 @@ func (s *Store) repository(dir, suite string, date time.Time, packages []lock.Pa
 				return fmt.Errorf("package %s: %w", p.Name, err)
 			}
 			stanzas[i] = stanza
-			return link(s.Path(p), filepath.Join(dir, path.Base(p.Path)))
+			return link(s.Deb(p), filepath.Join(dir, path.Base(p.Path)))
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -82,7 +82,8 @@ func (s *Store) stanza(p lock.Package) (string, error) {
 			return "", fault.New(fault.Verification, "its control file has the field %s, which belongs to an index", name)
 		}
 	}
-	return fmt.Sprintf("%sFilename: ./%s\nSize: %d\nSHA256: %s\n", control, path.Base(p.Path), p.Size, p.SHA256), nil
+	f := s.form(p)
+	return fmt.Sprintf("%sFilename: ./%s\nSize: %d\nSHA256: %s\n", control, path.Base(p.Path), f.size, f.sha256), nil
 }
 
 func link(from, to string) error {

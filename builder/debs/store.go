@@ -2,9 +2,11 @@
 //
 //	DIR/sha256/ab/abcd….deb        a complete package whose SHA-256 is its name
 //	DIR/sha256/ab/abcd….part       one that is being downloaded; its lock (flock) is held by who downloads it, and it is continued after an interruption
+//	DIR/sha256/ab/abcd….ef01….plain    the same package unpacked, for builds: both SHA-256 are its name. Only the image's and the kernel's packages have one
 //
 // Nothing in the store is believed because it is there: Fill hashes every package that a build is about to use, and fetches anew what does not match its name. A store may
-// therefore lose or damage files in a power cut, and is not flushed to the disk.
+// therefore lose or damage files in a power cut, and is not flushed to the disk. That a plain form is the package's is believed by its name, as the finished steps of builds
+// are by theirs: who can write here can change images, so the folder is its owner's.
 //
 // Limits: a package is as large as its lock says, at most 4 GiB.
 package debs
@@ -18,6 +20,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +34,9 @@ import (
 // Store is a folder of packages. Its methods may be called by several goroutines and processes at once.
 type Store struct {
 	dir string
+
+	mu    sync.Mutex
+	plain map[string]plain // by the package's SHA-256, those that Fill has made sure of
 }
 
 // Open makes the store's folder where it does not exist.
@@ -42,7 +48,7 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o755); err != nil {
 		return nil, fault.New(fault.IO, "package store: %w", err)
 	}
-	return &Store{dir: dir}, nil
+	return &Store{dir: dir, plain: map[string]plain{}}, nil
 }
 
 // Path is where a package lies once Fill has returned.
@@ -52,7 +58,8 @@ func (s *Store) base(p lock.Package) string {
 	return filepath.Join(s.dir, "sha256", p.SHA256[:2], p.SHA256)
 }
 
-// Fill brings all packages into the store: those that are there are hashed, the others are downloaded. The bar counts the bytes of both.
+// Fill brings all packages into the store: those that are there are hashed, the others are downloaded. The bar counts the bytes of both. Of packages that builds unpack
+// the plain forms are made or hashed too.
 //
 // Errors are of kind Network where a mirror failed after all retries, Verification where it served other bytes than the lock's, and IO where the
 // store could not be written. What was complete by then stays in the store, so that the next Fill goes on from there.
@@ -65,13 +72,18 @@ func (s *Store) Fill(ctx context.Context, packages []lock.Package, f *Fetcher, b
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(connections)
+	group.SetLimit(connections + 1)
+	group.Go(func() error {
+		return s.fillPlain(ctx, slices.DeleteFunc(slices.Clone(packages), func(p lock.Package) bool {
+			return slices.ContainsFunc(missing, func(m lock.Package) bool { return m.SHA256 == p.SHA256 })
+		}))
+	})
 	for _, p := range missing {
 		group.Go(func() error {
 			if err := s.fetch(ctx, p, f, bar); err != nil {
 				return fmt.Errorf("package %s %s: %w", p.Name, p.Version, err)
 			}
-			return nil
+			return s.makePlain(ctx, p)
 		})
 	}
 	return group.Wait()

@@ -254,7 +254,7 @@ func (b *build) unpackKernel(ctx context.Context) (*kernel.Result, error) {
 	var err error
 	dir, cached, err = b.cache.step("kernel", key(parts...), func(dir string) error {
 		_, err := kernel.Unpack(ctx, kernel.Options{
-			Deb: b.store.Path(deb), Out: dir, Tools: b.tools, Plain: k.Modules == recipe.ModulesPlain,
+			Deb: b.store.Deb(deb), Out: dir, Tools: b.tools, Plain: k.Modules == recipe.ModulesPlain,
 			Exclude: func(name string) bool {
 				return slices.ContainsFunc(k.ExcludeModules, func(glob string) bool { return recipe.MatchModule(glob, name) })
 			},
@@ -278,8 +278,8 @@ func (b *build) bootstrap(ctx context.Context) (string, error) {
 	}
 	run := rootfs.Bootstrap{
 		Suite: b.lock.Suite, Architecture: b.lock.Architecture, Packages: names, Epoch: b.epoch,
-		// Debian's packages unpack to two or three times their size; the packages themselves are copied in too.
-		Unpacked: 6*debs.Total(packages) + 512<<20,
+		// Debian's packages unpack to four times their size; the packages themselves are copied in too, unpacked already.
+		Unpacked: 9*debs.Total(packages) + 512<<20,
 	}
 	parts = append(parts, run.Identity())
 	var cached bool

@@ -97,7 +97,7 @@ func rewrite(t *tree.Tree, p, text string) error {
 // removeEmptyParents takes p's parent directories away for as long as they are empty.
 func removeEmptyParents(t *tree.Tree, p string) {
 	for dir := path.Dir(p); dir != "." && strings.Contains(dir, "/"); dir = path.Dir(dir) {
-		if len(t.Below(dir)) > 0 {
+		if !t.Empty(dir) {
 			return
 		}
 		t.Remove(dir)

@@ -123,7 +123,7 @@ func PrunePaths(t *tree.Tree, patterns, keep []string) error {
 		t.Remove(p)
 	}
 	for i := len(dirs) - 1; i >= 0; i-- { // children before their parents
-		if len(t.Below(dirs[i])) == 0 {
+		if t.Empty(dirs[i]) {
 			t.Remove(dirs[i])
 		}
 	}

@@ -76,12 +76,33 @@ func (n *Inode) Open() (io.ReadCloser, error) {
 
 // Tree is a set of paths. The zero value is not usable; call New.
 type Tree struct {
-	nodes map[string]*Inode
+	nodes    map[string]*Inode
+	children map[string]map[string]struct{} // full paths by directory; a directory without any has no entry
 }
 
 // New returns a tree that holds its root directory alone (root:root, 0755).
 func New() *Tree {
-	return &Tree{nodes: map[string]*Inode{".": {Type: Directory, Mode: 0o755}}}
+	return &Tree{nodes: map[string]*Inode{".": {Type: Directory, Mode: 0o755}}, children: map[string]map[string]struct{}{}}
+}
+
+// set makes n the inode at p, whose parent directory is there or will be.
+func (t *Tree) set(p string, n *Inode) {
+	t.nodes[p] = n
+	if dir := path.Dir(p); t.children[dir] == nil {
+		t.children[dir] = map[string]struct{}{p: {}}
+	} else {
+		t.children[dir][p] = struct{}{}
+	}
+}
+
+// unset takes p alone away.
+func (t *Tree) unset(p string) {
+	delete(t.nodes, p)
+	dir := path.Dir(p)
+	delete(t.children[dir], p)
+	if len(t.children[dir]) == 0 {
+		delete(t.children, dir)
+	}
 }
 
 // Len returns the number of paths, the root directory included.
@@ -129,7 +150,7 @@ func (t *Tree) Put(p string, n *Inode) error {
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		switch parent := t.nodes[dir]; {
 		case parent == nil:
-			t.nodes[dir] = &Inode{Type: Directory, Mode: 0o755}
+			t.set(dir, &Inode{Type: Directory, Mode: 0o755})
 		case parent.Type != Directory:
 			return fault.New(fault.Input, "/%s: its parent /%s is not a directory", p, dir)
 		}
@@ -137,7 +158,7 @@ func (t *Tree) Put(p string, n *Inode) error {
 	if len(t.nodes) >= maxNodes {
 		return fault.New(fault.Input, "/%s: a tree holds at most %d files", p, maxNodes)
 	}
-	t.nodes[p] = n
+	t.set(p, n)
 	return nil
 }
 
@@ -187,24 +208,25 @@ func (t *Tree) Remove(p string) int {
 	if n == nil {
 		return 0
 	}
-	delete(t.nodes, p)
-	if n.Type != Directory {
-		return 1
+	count := 1
+	if n.Type == Directory {
+		count += t.Clear(p)
 	}
-	return 1 + t.Clear(p)
+	t.unset(p)
+	return count
 }
 
 // Clear takes everything below the directory p away and keeps p itself.
 func (t *Tree) Clear(p string) int {
-	count := 0
-	for q := range t.nodes {
-		if strings.HasPrefix(q, p+"/") {
-			delete(t.nodes, q)
-			count++
-		}
+	below := t.Below(p)
+	for _, q := range below {
+		t.unset(q)
 	}
-	return count
+	return len(below)
 }
+
+// Empty reports whether nothing is below the directory p.
+func (t *Tree) Empty(p string) bool { return len(t.children[p]) == 0 }
 
 // RemoveMatching takes away every path for which match says yes, with everything below it.
 func (t *Tree) RemoveMatching(match func(p string, n *Inode) bool) int {
@@ -219,11 +241,9 @@ func (t *Tree) RemoveMatching(match func(p string, n *Inode) bool) int {
 
 // Below returns the sorted paths strictly below the directory p.
 func (t *Tree) Below(p string) []string {
-	var below []string
-	for q := range t.nodes {
-		if p == "." && q != "." || strings.HasPrefix(q, p+"/") {
-			below = append(below, q)
-		}
+	below := slices.Collect(maps.Keys(t.children[p]))
+	for i := 0; i < len(below); i++ { // it grows
+		below = slices.AppendSeq(below, maps.Keys(t.children[below[i]]))
 	}
 	slices.Sort(below)
 	return below

@@ -1,7 +1,7 @@
 // Command benchbuild measures builds against mmdebstrap alone, on the same locked packages, in the same run:
 //
 //	mmdebstrap    the image's packages from a local repository into a tar file, with mmdebstrap's own defaults
-//	cold build    every file of a release, with the packages in the cache and no finished step
+//	cold build    every file of a release, with the packages in the cache (also unpacked, as they are kept there on arrival) and no finished step
 //	rebuild       the same after one file of the overlay changed
 //
 // It prints seconds, of the clock and of processors, ratios, and the sizes of files. Run it as root on a machine with nothing else to do: mmdebstrap's own way
@@ -55,7 +55,7 @@ func run(bin, img, keys, out, cache, tmpdir string) error {
 	}
 	steps := filepath.Join(out, "steps")
 	overlay := filepath.Join(out, "overlay")
-	for _, dir := range []string{steps, overlay} {
+	for _, dir := range []string{steps, overlay, filepath.Join(out, "semper-1.0.0"), filepath.Join(out, "semper-1.0.1")} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
