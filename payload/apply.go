@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -64,7 +65,7 @@ type Options struct {
 
 	// Progress, if not nil, is called now and then.
 	Progress func(Progress)
-	// Checkpoint, if not nil, is called with a state to resume from, after the targets were flushed: at least after each CheckpointEvery
+	// Checkpoint, if not nil, is called with a state to resume from, after the targets were flushed, while the next operations are done: at least after each CheckpointEvery
 	// bytes written (0: 64 MiB), after the first operation that ends CheckpointAfter or later after the one before (0: 30 s; only with a clock), after
 	// the last operation, and when the stream breaks off. It should make the state durable before it returns.
 	Checkpoint      func(*Checkpoint) error
@@ -90,8 +91,9 @@ type Applier struct {
 	fileHash, signedHash hash.Hash
 
 	ops    executor
-	unsafe int64     // bytes written since the last checkpoint
-	saved  time.Time // of the last checkpoint, where there is a clock
+	saving chan error // of the checkpoint that is being made durable; nil: none is
+	unsafe int64      // bytes written since the last checkpoint
+	saved  time.Time  // of the last checkpoint, where there is a clock
 	dirty  map[string]bool
 	failed error
 }
@@ -163,6 +165,7 @@ func (a *Applier) apply(ctx context.Context, r io.Reader) (*Result, error) {
 		}
 	}
 	m := a.md.manifest
+	defer func() { _ = a.saveEnds() }() // on the way out with another error, or none is left
 	for a.next < len(m.operations) {
 		if err := a.step(ctx, r); err != nil {
 			// Joined in this order, the reason to stop for good comes first.
@@ -170,7 +173,7 @@ func (a *Applier) apply(ctx context.Context, r io.Reader) (*Result, error) {
 				return nil, errors.Join(drainErr, err)
 			}
 			if ReasonOf(err).Resumable() {
-				if saveErr := a.save(); saveErr != nil {
+				if saveErr := errors.Join(a.save(), a.saveEnds()); saveErr != nil {
 					return nil, errors.Join(saveErr, err)
 				}
 			}
@@ -226,7 +229,7 @@ func (a *Applier) begin(md *metadata) error {
 	return nil
 }
 
-// step does the next operation, or leaves everything as it was.
+// step does the next operation, or leaves everything as it was if it can be tried again.
 func (a *Applier) step(ctx context.Context, r io.Reader) error {
 	m := a.md.manifest
 	op := &m.operations[a.next]
@@ -240,11 +243,17 @@ func (a *Applier) step(ctx context.Context, r io.Reader) error {
 		return err
 	}
 	a.dirty[part.Name] = true
-	if err := a.ops.execute(ctx, a.opts.Targets[part.Name].Storage, part, a.next, op, blob); err != nil {
+	// Beside the decoder. Where the operation fails there is no next one that these hashes would be of use to.
+	var hashed sync.WaitGroup
+	hashed.Go(func() {
+		a.fileHash.Write(blob)
+		a.signedHash.Write(blob)
+	})
+	err = a.ops.execute(ctx, a.opts.Targets[part.Name].Storage, part, a.next, op, blob)
+	hashed.Wait()
+	if err != nil {
 		return err
 	}
-	a.fileHash.Write(blob)
-	a.signedHash.Write(blob)
 	a.size += int64(len(blob))
 	a.unsafe += op.size
 	a.next++
@@ -259,37 +268,65 @@ func (a *Applier) due() bool {
 	return a.unsafe >= a.opts.CheckpointEvery || a.opts.Now != nil && a.opts.Now().Sub(a.saved) >= a.opts.CheckpointAfter
 }
 
-// save flushes the targets and hands out a checkpoint, unless the last one still says it all.
+// save flushes the targets and hands out a checkpoint, unless the last one still says it all. The work goes on meanwhile: saveEnds waits for the end, and so does
+// the next save.
 func (a *Applier) save() error {
 	if a.opts.Checkpoint == nil || a.unsafe == 0 {
 		return nil
 	}
-	if err := a.flush(); err != nil {
+	if err := errors.Join(a.saveEnds(), a.ops.drain()); err != nil {
 		return err
 	}
 	cp, err := a.checkpoint()
 	if err != nil {
 		return err
 	}
-	if err := a.opts.Checkpoint(cp); err != nil {
-		return refuse(WriteFailed, "save the state of the update: %w", err)
-	}
-	a.unsafe = 0
+	dirty := a.dirty
+	a.dirty, a.unsafe = map[string]bool{}, 0
 	if a.opts.Now != nil {
 		a.saved = a.opts.Now()
 	}
+	done := make(chan error, 1)
+	a.saving = done
+	go func() {
+		if err := a.sync(dirty); err != nil {
+			done <- err
+			return
+		}
+		if err := a.opts.Checkpoint(cp); err != nil {
+			done <- refuse(WriteFailed, "save the state of the update: %w", err)
+			return
+		}
+		done <- nil
+	}()
 	return nil
 }
 
+// saveEnds waits until the last checkpoint is durable, and tells why it is not.
+func (a *Applier) saveEnds() error {
+	if a.saving == nil {
+		return nil
+	}
+	err := <-a.saving
+	a.saving = nil
+	return err
+}
+
+// flush makes durable what was written since the last checkpoint.
 func (a *Applier) flush() error {
-	if err := a.ops.drain(); err != nil {
+	if err := errors.Join(a.saveEnds(), a.ops.drain()); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(a.dirty)) {
+	dirty := a.dirty
+	a.dirty = map[string]bool{}
+	return a.sync(dirty)
+}
+
+func (a *Applier) sync(dirty map[string]bool) error {
+	for _, name := range slices.Sorted(maps.Keys(dirty)) {
 		if err := a.opts.Targets[name].Storage.Sync(); err != nil {
 			return refuse(WriteFailed, "flush partition %q: %w", name, err)
 		}
-		delete(a.dirty, name)
 	}
 	return nil
 }

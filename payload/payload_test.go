@@ -118,6 +118,8 @@ type disk struct {
 	pending      []pendingWrite
 	syncs        int
 	fail         error // of the next write
+
+	mu sync.Mutex // a checkpoint is made durable while the next operation is written
 }
 
 type pendingWrite struct {
@@ -131,9 +133,15 @@ func newDisk(n int) *disk {
 	return d
 }
 
-func (d *disk) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(d.now).ReadAt(p, off) }
+func (d *disk) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return bytes.NewReader(d.now).ReadAt(p, off)
+}
 
 func (d *disk) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.fail != nil {
 		return 0, d.fail
 	}
@@ -145,6 +153,8 @@ func (d *disk) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (d *disk) Sync() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.syncs++
 	d.pending = nil
 	copy(d.durable, d.now)

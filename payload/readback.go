@@ -22,10 +22,7 @@ func (a *Applier) readBack(ctx context.Context) error {
 	}
 	m := a.md.manifest
 	var done atomic.Int64
-	total := int64(0)
-	for i := range m.Partitions {
-		total += m.Partitions[i].Size
-	}
+	total := m.total()
 	for i := range m.Partitions {
 		part := &m.Partitions[i]
 		target := a.opts.Targets[part.Name]
@@ -42,6 +39,14 @@ func (a *Applier) readBack(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// total is the size of all partitions together.
+func (m *Manifest) total() (n int64) {
+	for i := range m.Partitions {
+		n += m.Partitions[i].Size
+	}
+	return n
 }
 
 func (a *Applier) readHash(part *PartitionInfo, r io.ReaderAt, _ io.WriterAt) error {
@@ -65,8 +70,11 @@ func readTree(part *PartitionInfo, r io.ReaderAt, tree io.WriterAt) error {
 	if tree == nil {
 		tree = nowhere{}
 	}
-	sb := part.Verity.Superblock
-	res, err := verity.Format(r, part.Size, tree, verity.Params{UUID: sb.UUID, Salt: sb.Salt})
+	sb, g := part.Verity.Superblock, &gatherer{w: tree}
+	res, err := verity.Format(r, part.Size, g, verity.Params{UUID: sb.UUID, Salt: sb.Salt})
+	if err == nil {
+		err = g.flush()
+	}
 	if err != nil {
 		return refuse(WriteFailed, "read partition %q back, and make its dm-verity tree: %w", part.Name, err)
 	}

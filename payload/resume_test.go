@@ -164,7 +164,7 @@ func TestPowerCuts(t *testing.T) {
 				if m.spend(1000) || rng.IntN(2) == 0 {
 					stored = enc
 				}
-				if !m.on {
+				if !m.spend(0) {
 					return errPower
 				}
 				return nil

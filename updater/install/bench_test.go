@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/semper-os/semper/partitions/layout"
 	"github.com/semper-os/semper/updater/durable"
 	"github.com/semper-os/semper/updater/install"
@@ -65,7 +67,7 @@ func BenchmarkApply(b *testing.B) {
 	debug.SetMemoryLimit(36 << 20) // as semper-installd.service does
 	defer debug.SetMemoryLimit(-1)
 	b.SetBytes(size)
-	var dd, write, all time.Duration
+	var dd, write, all, work time.Duration
 	var peak int64
 	for b.Loop() {
 		b.StopTimer()
@@ -86,9 +88,10 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		begun := time.Now()
+		begun, worked := time.Now(), processorTime(b)
 		stream(b, core, begin, file)
 		all += time.Since(begun)
+		work += processorTime(b) - worked
 		write += target.at.Sub(begun)
 		peak = max(peak, highWater(b))
 	}
@@ -97,6 +100,17 @@ func BenchmarkApply(b *testing.B) {
 	b.ReportMetric(mbs(write)/mbs(dd), "write/dd")
 	b.ReportMetric(mbs(all)/mbs(dd), "all/dd")
 	b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+	b.ReportMetric(work.Seconds()/float64(b.N), "cpu-s")
+}
+
+// processorTime is what this process has used so far.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // lastWrite notes when the root's last byte was written.
