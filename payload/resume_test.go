@@ -44,10 +44,9 @@ func TestResumeEverywhere(t *testing.T) {
 	o.Checkpoint = func(c *Checkpoint) error {
 		s := state{reparse(t, c), map[string][]byte{}}
 		for name, d := range disks {
-			if len(d.pending) != 0 {
-				t.Errorf("checkpoint at byte %d, but partition %q is not flushed", c.Offset(), name)
-			}
-			s.durable[name] = bytes.Clone(d.durable)
+			d.mu.Lock()
+			s.durable[name] = bytes.Clone(d.durable) // whatever of the operations before is missing here will be missed in the end
+			d.mu.Unlock()
 		}
 		states = append(states, s)
 		return nil
