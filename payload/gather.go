@@ -11,7 +11,7 @@ import (
 // gatherSize is how much of a tree is written at once: enough to go past the page cache, little enough to hold a few of.
 const gatherSize = 256 << 10
 
-// gatherer makes few large writes of many small ones, none of which reaches over a multiple of gatherSize. It may be used by several goroutines; flush comes after
+// gatherer makes few large writes of many small ones. It may be used by several goroutines; flush comes after
 // them. A part that was written as a whole is not kept.
 type gatherer struct {
 	w io.WriterAt
@@ -30,12 +30,22 @@ type span struct{ from, to int64 }
 
 // WriteAt implements io.WriterAt. A failure may be told by a later call.
 func (g *gatherer) WriteAt(p []byte, off int64) (int, error) {
-	number, at := off/gatherSize, off%gatherSize
-	if at+int64(len(p)) > gatherSize {
-		return g.w.WriteAt(p, off)
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	done := 0
+	for done < len(p) {
+		n := min(gatherSize-int(off%gatherSize), len(p)-done)
+		if err := g.keep(p[done:done+n], off); err != nil {
+			return done, err
+		}
+		done, off = done+n, off+int64(n)
+	}
+	return done, nil
+}
+
+// keep takes bytes of one part.
+func (g *gatherer) keep(p []byte, off int64) error {
+	number, at := off/gatherSize, off%gatherSize
 	if g.parts == nil {
 		g.parts = map[int64]*gathered{}
 	}
@@ -47,11 +57,9 @@ func (g *gatherer) WriteAt(p []byte, off int64) (int, error) {
 	copy(part.data[at:], p)
 	part.add(span{at, at + int64(len(p))})
 	if part.spans[0] == (span{0, gatherSize}) {
-		if err := g.write(number, part); err != nil {
-			return 0, err
-		}
+		return g.write(number, part)
 	}
-	return len(p), nil
+	return nil
 }
 
 func (g *gatherer) take() []byte {
