@@ -45,6 +45,25 @@ func (c *course) cameBack(m, before *fleet.Machine, now time.Time) *fleet.Failur
 	return m.CameBack(before, c.step.Step, c.rollout.Version, now)
 }
 
+// heard notes that a machine which was to boot the release says something: it is not silent. Once it has booted the release it is waited for anew, for its word that all
+// is well.
+func (c *course) heard(m, before *fleet.Machine, now time.Time) {
+	switch {
+	case c.rollout == nil:
+	case c.step.Step == rollout.Silent:
+		c.move(rollout.Rebooting, "", now)
+	case c.step.Step == rollout.Rebooting && m.Version == c.rollout.Version && before.Version != m.Version:
+		c.step.Since, c.changed = now, true
+	}
+}
+
+// leave takes a machine that follows another channel now out of a rollout that it was given a release by.
+func (c *course) leave(now time.Time) {
+	if c.rollout != nil && (c.step.Step == rollout.Granted || c.step.Step == rollout.Rebooting) {
+		c.move(rollout.None, "", now)
+	}
+}
+
 // after moves the machine on by what it reported.
 func (c *course) after(m *fleet.Machine, failures []fleet.Failure, now time.Time) {
 	if c.rollout == nil {

@@ -89,15 +89,16 @@ type box struct {
 	id      string
 	version string
 	boot    int
+	track   string
 }
 
-func (f *rolling) box(id string) *box { return &box{f, id, "1.0.0", 1} }
+func (f *rolling) box(id string) *box { return &box{f, id, "1.0.0", 1, "stable"} }
 
 // ask sends a check, or events, or both.
 func (b *box) ask(check bool, events ...omaha.Event) *omaha.AppResponse {
 	b.f.Helper()
 	r := omaha.Request{Apps: []omaha.AppRequest{{
-		ID: b.f.app, Version: b.version, Track: "stable", MachineID: b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check, Events: events,
+		ID: b.f.app, Version: b.version, Track: b.track, MachineID: b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check, Events: events,
 	}}}
 	return b.f.omaha(string(r.Encode()))
 }
@@ -417,7 +418,7 @@ func TestPinsAndRoads(t *testing.T) {
 	expect(f.box("held"), "", "the machine is held where it is by token")
 	expect(f.box("held"), "", "the auditor looks at it")
 	expect(f.box("kept"), "1.0.5", "")
-	expect(&box{f, "kept", "1.0.5", 1}, "", "the machine runs 1.0.5 and is pinned to 1.0.5")
+	expect(&box{f, "kept", "1.0.5", 1, "stable"}, "", "the machine runs 1.0.5 and is pinned to 1.0.5")
 	expect(f.box("lost"), "", "pinned to 7.0.0, which is not published for amd64")
 	f.steer("DELETE", "machines/held/pin", nil, 200, nil)
 	f.steer("DELETE", "machines/held/pin", nil, 404, nil)
@@ -428,17 +429,17 @@ func TestPinsAndRoads(t *testing.T) {
 	f.steer("PUT", "releases/1.0.5/road", api.Road{Road: "dead-end"}, 400, nil)
 	f.steer("PUT", "releases/1.0.5/road", api.Road{Road: "dead-end", Reason: "its updater is broken; reinstall"}, 200, nil)
 	f.steer("PUT", "releases/1.0.5/road", api.Road{Road: "wall"}, 400, nil)
-	old := &box{f, "old", "0.9.0", 1}
+	old := &box{f, "old", "0.9.0", 1, "stable"}
 	expect(old, "1.0.0", "")
-	expect(&box{f, "old", "1.0.0", 2}, "1.1.0", "")
-	expect(&box{f, "stuck", "1.0.5", 1}, "", "1.0.5 is a dead end and leads to no newer version by itself: its updater is broken; reinstall")
+	expect(&box{f, "old", "1.0.0", 2, "stable"}, "1.1.0", "")
+	expect(&box{f, "stuck", "1.0.5", 1, "stable"}, "", "1.0.5 is a dead end and leads to no newer version by itself: its updater is broken; reinstall")
 	var why api.Why
 	f.steer("GET", "machines/stuck/why", nil, 200, &why)
 	if why.Cause != "dead-end" {
 		t.Errorf("why %+v", why)
 	}
 	f.steer("PUT", "releases/1.0.5/road", api.Road{}, 200, nil)
-	expect(&box{f, "stuck", "1.0.5", 1}, "1.1.0", "")
+	expect(&box{f, "stuck", "1.0.5", 1, "stable"}, "1.1.0", "")
 }
 
 // TestRolloutRefusals: what makes no sense is refused with a reason, and changes nothing.

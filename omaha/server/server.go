@@ -91,6 +91,7 @@ type Server struct {
 	payloads *blobs.Folder
 	metrics  metrics
 	closing  atomic.Bool
+	started  time.Time
 
 	certs        *certs.Keeper       // nil: plain HTTP
 	secrets      [][sha256.Size]byte // hashes of what machines show
@@ -115,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.PollInterval < 0 || cfg.PollInterval > omaha.MaxPollInterval || cfg.PollInterval%time.Second != 0 {
 		return nil, fault.New(fault.Usage, "poll interval %v: want whole seconds, at most %v", cfg.PollInterval, omaha.MaxPollInterval)
 	}
-	s := &Server{cfg: cfg, metrics: newMetrics()}
+	s := &Server{cfg: cfg, metrics: newMetrics(), started: cfg.Now()}
 	if cfg.PublicURL != "" {
 		u, err := url.Parse(cfg.PublicURL)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {

@@ -23,6 +23,10 @@ const (
 	// recently is how long ago a machine must have been seen for a rollout to wait for it.
 	recently = 24 * time.Hour
 
+	// keepSteps is how long the machines of a rollout that is over are remembered.
+	keepSteps   = 30 * 24 * time.Hour
+	forgetBatch = 5000
+
 	maxOpenRollouts = 10_000
 )
 
@@ -44,6 +48,9 @@ func (s *Server) Run(ctx context.Context) {
 
 // Sweep looks through the rollouts that are not over, once.
 func (s *Server) Sweep(ctx context.Context) error {
+	if err := s.store.Settle(ctx); err != nil { // who was heard of is not silent
+		return err
+	}
 	open, err := s.store.Read().Rollouts(ctx, "", true, maxOpenRollouts)
 	if err != nil {
 		return err
@@ -54,7 +61,22 @@ func (s *Server) Sweep(ctx context.Context) error {
 			all = errors.Join(all, fmt.Errorf("rollout %d: %w", open[i].ID, err))
 		}
 	}
-	return all
+	return errors.Join(all, s.forget(ctx))
+}
+
+// forget deletes what nobody needs of rollouts that are long over: which machines had no trouble with them.
+func (s *Server) forget(ctx context.Context) error {
+	for ctx.Err() == nil {
+		var n int64
+		err := s.store.Write(ctx, func(tx store.Tx) (err error) {
+			n, err = tx.ForgetSteps(ctx, s.cfg.Now().Add(-keepSteps), forgetBatch)
+			return err
+		})
+		if err != nil || n < forgetBatch {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 func (s *Server) sweep(ctx context.Context, id int64) error {
@@ -69,7 +91,7 @@ func (s *Server) sweep(ctx context.Context, id int64) error {
 			}
 			before = r.State
 			counted := r.Counted
-			if more, err = silence(ctx, tx, &r, now); err != nil {
+			if more, err = s.late(ctx, tx, &r, now); err != nil {
 				return err
 			}
 			if halted, err = judge(ctx, tx, &r, now); err != nil {
@@ -98,26 +120,42 @@ func (s *Server) sweep(ctx context.Context, id int64) error {
 	}
 }
 
-// silence counts the machines that said that they boot the release and nothing since as failed, and those that were given it long ago as not updating.
-func silence(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (more bool, err error) {
-	for _, c := range []struct {
-		from, to rollout.Step
-		after    time.Duration
-		why      string
-	}{
-		{rollout.Rebooting, rollout.Silent, r.SilentAfter(), fmt.Sprintf("silent for %s after its reboot", r.SilentAfter())},
-		{rollout.Granted, rollout.None, lapse, ""},
+// lateStep is what becomes of machines of which the expected word does not come.
+type lateStep struct {
+	from, to rollout.Step
+	why      string
+	list     func() ([]fleet.RolloutStep, error)
+}
+
+// late moves machines on of which the expected word does not come: those that run the release all the same have it, those that said that they boot it and nothing since
+// have failed, and those that were given it and not heard of again do not update any more. A machine that asks is not silent, whatever it waits for. The server itself
+// must have been there to be asked.
+func (s *Server) late(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (more bool, err error) {
+	quiet := func(step rollout.Step, after time.Duration) func() ([]fleet.RolloutStep, error) {
+		return func() ([]fleet.RolloutStep, error) {
+			if now.Sub(s.started) < after {
+				return nil, nil
+			}
+			return tx.QuietSteps(ctx, r.ID, step, now.Add(-after), sweepBatch)
+		}
+	}
+	for _, c := range []lateStep{
+		{rollout.Rebooting, rollout.Complete, "", func() ([]fleet.RolloutStep, error) {
+			return tx.RunningSteps(ctx, r, rollout.Rebooting, r.SilentAfter(), sweepBatch)
+		}},
+		{rollout.Rebooting, rollout.Silent, fmt.Sprintf("silent for %s after its reboot", r.SilentAfter()), quiet(rollout.Rebooting, r.SilentAfter())},
+		{rollout.Granted, rollout.None, "", quiet(rollout.Granted, lapse)},
 	} {
-		steps, err := tx.StepsSince(ctx, r.ID, c.from, now.Add(-c.after), sweepBatch)
+		steps, err := c.list()
 		if err != nil {
 			return false, err
 		}
 		more = more || len(steps) == sweepBatch
 		for i := range steps {
-			s := &steps[i]
-			r.Counted = r.Counted.Add(s.Canary, s.Step, c.to)
-			s.Step, s.Since, s.Why = c.to, now, c.why
-			if err := tx.PutRolloutStep(ctx, r.ID, s); err != nil {
+			step := &steps[i]
+			r.Counted = r.Counted.Add(step.Canary, step.Step, c.to)
+			step.Step, step.Since, step.Why = c.to, now, c.why
+			if err := tx.PutRolloutStep(ctx, r.ID, step); err != nil {
 				return false, err
 			}
 		}
@@ -127,24 +165,22 @@ func silence(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 
 // advance moves a rollout on when its time has come. A release that everybody has becomes its channel's.
 func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) error {
-	var canaries, left int64
-	switch {
-	case r.State == rollout.Canary:
-		n, err := tx.Canaries(ctx, r, now.Add(-recently))
-		if err != nil {
-			return err
-		}
-		canaries = n
-	case r.State == rollout.Ramping && r.Reached(now) >= 1:
-		some, err := tx.Lacking(ctx, r, now.Add(-recently))
-		if err != nil {
-			return err
-		}
-		if some {
-			left = 1
-		}
-	default:
+	if r.State != rollout.Canary && (r.State != rollout.Ramping || r.Reached(now) < 1) {
 		return nil
+	}
+	able, err := ableVersions(ctx, tx, r)
+	if err != nil {
+		return err
+	}
+	var canaries, left int64
+	if r.State == rollout.Canary {
+		if canaries, err = tx.Canaries(ctx, r, able, now.Add(-recently)); err != nil {
+			return err
+		}
+	} else if some, err := tx.Lacking(ctx, r, able, now.Add(-recently)); err != nil {
+		return err
+	} else if some {
+		left = 1
 	}
 	if !r.Advance(canaries, left, now) || r.State != rollout.Done {
 		return nil
@@ -153,6 +189,24 @@ func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 		return err
 	}
 	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-done", Subject: subject(r), Detail: r.Why})
+}
+
+// ableVersions are those that machines of a rollout's channel run and its release can follow, directly or by way of floors.
+func ableVersions(ctx context.Context, tx store.Tx, r *fleet.Rollout) (able []string, err error) {
+	versions, err := tx.Versions(ctx, r.App, r.Channel, r.Arch)
+	if err != nil {
+		return nil, err
+	}
+	marked, err := tx.MarkedReleases(ctx, r.App, r.Arch)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range versions {
+		if r.Release.Follows(v, marked) {
+			able = append(able, v)
+		}
+	}
+	return able, nil
 }
 
 // PlanRollout makes a draft of a rollout. Errors are of kind Input.

@@ -82,6 +82,7 @@ type outcome struct {
 	failures []fleet.Failure // new ones
 	decision *fleet.Decision // of an update check
 	course   course          // the rollout that it is part of
+	left     course          // the one of the channel that it followed before
 	fresh    string          // the freshness statement of the machine's channel
 }
 
@@ -166,8 +167,16 @@ func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omah
 	if err := o.course.load(ctx, tx, m); err != nil {
 		return o, err
 	}
+	if before.ID != "" && (before.Channel != m.Channel || before.Arch != m.Arch) {
+		if err := o.left.load(ctx, tx, &before); err != nil {
+			return o, err
+		}
+		o.left.leave(now)
+	}
 	if f := o.course.cameBack(m, &before, now); f != nil {
 		o.failures = append(o.failures, *f)
+	} else {
+		o.course.heard(m, &before, now)
 	}
 	if len(o.events) > 0 || len(o.failures) > 0 {
 		o.course.after(m, o.failures, now)
@@ -177,7 +186,7 @@ func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omah
 			return o, err
 		}
 	}
-	o.changed = m.ID != "" && (*m != before || len(o.events) > 0 || o.course.changed)
+	o.changed = m.ID != "" && (*m != before || len(o.events) > 0 || o.course.changed || o.left.changed)
 	m.Address, m.LastSeen = address, now
 	return o, nil
 }
@@ -257,6 +266,9 @@ func (o *outcome) keep(ctx context.Context, tx store.Tx) error {
 		if err := tx.AddFailure(ctx, m.App, m.ID, &o.failures[i]); err != nil {
 			return err
 		}
+	}
+	if err := o.left.keep(ctx, tx, m.LastSeen); err != nil {
+		return err
 	}
 	return o.course.keep(ctx, tx, m.LastSeen)
 }

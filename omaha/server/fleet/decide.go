@@ -173,3 +173,25 @@ func (q *Question) floor(to *Release) *Release {
 	}
 	return first
 }
+
+// Follows reports whether a machine that runs a version can come to r: it is newer, and reached from there, directly or by way of the floors among the marked releases.
+func (r *Release) Follows(version string, marked []Release) bool {
+	for range len(marked) + 1 {
+		if omaha.CheckVersion(version) != nil {
+			return false
+		}
+		q := Question{Machine: &Machine{Version: version}, Marked: marked}
+		if slices.ContainsFunc(marked, func(m Release) bool { return m.Road == DeadEnd && m.Version == version }) {
+			return false
+		}
+		d := q.offer(r, "")
+		if d.Offer == nil {
+			return false
+		}
+		if d.Cause != OnTheWay {
+			return true
+		}
+		version = d.Offer.Version
+	}
+	return false
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/partitions/bootentry"
 )
 
 // Rollout is a release on its way to the machines of one channel. When it is done, the release is the channel's.
@@ -94,10 +95,14 @@ func (m *Machine) StepAfter(before rollout.Step, version string, failed []Failur
 	return before, ""
 }
 
-// CameBack reports that a machine which was to boot a version has booted again and runs another one: it went back, whether it says so or not. Before is the machine as it
-// was known until it asked.
+// CameBack reports that a machine which was to boot a version, or did, has booted again and runs an older one: it went back, whether it says so or not. Before is the
+// machine as it was known until it asked.
 func (m *Machine) CameBack(before *Machine, step rollout.Step, version string, now time.Time) *Failure {
-	if step != rollout.Rebooting || m.Version == version || m.BootID == "" || before.BootID == "" || m.BootID == before.BootID {
+	switch {
+	case step != rollout.Rebooting && step != rollout.Silent && step != rollout.Complete,
+		omaha.CheckVersion(m.Version) != nil || bootentry.Compare(m.Version, version) >= 0,
+		step == rollout.Complete && before.Version != version, // seen before
+		m.BootID == "" || before.BootID == "" || m.BootID == before.BootID:
 		return nil
 	}
 	f := &Failure{

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -141,10 +144,32 @@ func (tx Tx) PutRolloutStep(ctx context.Context, id int64, s *fleet.RolloutStep)
 	return failed("keep the step of machine "+s.Machine, err)
 }
 
-// StepsSince lists machines of a rollout that are at a step since before some time, the longest first.
-func (tx Tx) StepsSince(ctx context.Context, id int64, step rollout.Step, before time.Time, limit int) ([]fleet.RolloutStep, error) {
-	return list(ctx, tx.q, "list steps", scanStep, `SELECT machine, step, canary, since, why FROM rollout_steps
-		WHERE rollout = ? AND step = ? AND step <> 'complete' AND since < ? ORDER BY since LIMIT ?`, id, string(step), millis(before), limit)
+// stepsOfMachines joins a rollout's steps with what is known of their machines.
+const stepsOfMachines = `SELECT rollout_steps.machine, rollout_steps.step, rollout_steps.canary, rollout_steps.since, rollout_steps.why FROM rollout_steps JOIN rollouts ON rollouts.id = rollout_steps.rollout
+	LEFT JOIN machines ON machines.app = rollouts.app AND machines.id = rollout_steps.machine
+	WHERE rollout_steps.rollout = ? AND rollout_steps.step = ? AND rollout_steps.step <> 'complete'`
+
+// QuietSteps lists machines of a rollout that are at a step since before some time and were not seen since then either, the longest first.
+func (tx Tx) QuietSteps(ctx context.Context, id int64, step rollout.Step, before time.Time, limit int) ([]fleet.RolloutStep, error) {
+	return list(ctx, tx.q, "list silent machines", scanStep, stepsOfMachines+" AND rollout_steps.since < ? AND coalesce(machines.last_seen, 0) < ? ORDER BY rollout_steps.since LIMIT ?",
+		id, string(step), millis(before), millis(before), limit)
+}
+
+// RunningSteps lists machines of a rollout that are at a step, and were seen with its release for so long after they came to it.
+func (tx Tx) RunningSteps(ctx context.Context, r *fleet.Rollout, step rollout.Step, long time.Duration, limit int) ([]fleet.RolloutStep, error) {
+	return list(ctx, tx.q, "list machines with "+r.Version, scanStep, stepsOfMachines+" AND machines.version = ? AND machines.last_seen - rollout_steps.since >= ? ORDER BY rollout_steps.since LIMIT ?",
+		r.ID, string(step), r.Version, long.Milliseconds(), limit)
+}
+
+// ForgetSteps deletes up to limit steps of rollouts that were over before some time, but for failures, and returns how many there were.
+func (tx Tx) ForgetSteps(ctx context.Context, before time.Time, limit int) (int64, error) {
+	res, err := tx.q.ExecContext(ctx, `DELETE FROM rollout_steps WHERE (rollout, machine) IN (SELECT rollout, machine FROM rollout_steps
+		WHERE rollout IN (SELECT id FROM rollouts WHERE state IN ('aborted', 'done') AND since < ?) AND step NOT IN ('failed', 'silent') LIMIT ?)`, millis(before), limit)
+	if err != nil {
+		return 0, failed("forget steps of old rollouts", err)
+	}
+	n, err := res.RowsAffected()
+	return n, failed("forget steps of old rollouts", err)
 }
 
 // FailedSteps lists the machines of a rollout that failed or fell silent since some time, the latest first.
@@ -153,27 +178,72 @@ func (tx Tx) FailedSteps(ctx context.Context, id int64, since time.Time, limit i
 		WHERE rollout = ? AND step IN ('failed', 'silent') AND step <> 'complete' AND since >= ? ORDER BY since DESC, machine LIMIT ?`, id, millis(since), limit)
 }
 
-// Canaries counts the machines of a rollout's canary group that follow its channel, were seen since some time, and could take its release or did.
-func (tx Tx) Canaries(ctx context.Context, r *fleet.Rollout, seen time.Time) (n int64, err error) {
+// free machines are not pinned, and did not fail with a version.
+const free = `NOT EXISTS (SELECT 1 FROM pins WHERE pins.app = machines.app AND pins.machine = machines.id)
+	AND NOT EXISTS (SELECT 1 FROM failed_versions WHERE failed_versions.app = machines.app AND failed_versions.machine = machines.id AND failed_versions.version = ?)`
+
+// Canaries counts the machines of a rollout's canary group that follow its channel, were seen since some time, run one of the versions, and are free; and those
+// that it was given to already.
+func (tx Tx) Canaries(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (n int64, err error) {
+	args := append([]any{r.ID, r.App, r.Plan.Canary.Group, r.Channel, r.Arch}, texts(versions)...)
 	err = tx.q.QueryRowContext(ctx, `SELECT count(*) FROM members JOIN machines ON machines.app = members.app AND machines.id = members.machine
 		LEFT JOIN rollout_steps ON rollout_steps.rollout = ? AND rollout_steps.machine = members.machine
-		WHERE members.app = ? AND members.grp = ? AND machines.channel = ? AND machines.arch = ? AND machines.last_seen >= ?
-		AND (machines.version <> ? OR rollout_steps.step <> '')`,
-		r.ID, r.App, r.Plan.Canary.Group, r.Channel, r.Arch, millis(seen), r.Version).Scan(&n)
+		WHERE members.app = ? AND members.grp = ? AND machines.channel = ? AND machines.arch = ? AND (rollout_steps.step <> '' OR machines.version IN (`+marks(len(versions))+`)
+		AND machines.last_seen >= ? AND `+free+`)`,
+		append(args, millis(seen), r.Version)...).Scan(&n)
 	return n, failed("count canaries", err)
 }
+
+// maxVersions bounds how many versions the machines of one channel are asked for.
+const maxVersions = 5000
+
+// Versions lists the versions that a channel's machines run.
+func (tx Tx) Versions(ctx context.Context, app, channel, arch string) (out []string, err error) {
+	last := ""
+	for len(out) < maxVersions { // one look into the index each, where DISTINCT would go through all machines
+		var next sql.NullString
+		err := tx.q.QueryRowContext(ctx, "SELECT min(version) FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version > ?", app, channel, arch, last).Scan(&next)
+		if err != nil {
+			return nil, failed("list versions", err)
+		}
+		if !next.Valid {
+			break
+		}
+		last = next.String
+		out = append(out, last)
+	}
+	return out, nil
+}
+
+func texts(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// marks are the placeholders of a list.
+func marks(n int) string { return cmp.Or(strings.TrimSuffix(strings.Repeat("?, ", n), ", "), "NULL") }
 
 // CountMachines counts the machines of a channel.
 func (tx Tx) CountMachines(ctx context.Context, app, channel, arch string) (n int64, err error) {
 	return n, failed("count machines", tx.q.QueryRowContext(ctx, "SELECT count(*) FROM machines WHERE app = ? AND channel = ? AND arch = ?", app, channel, arch).Scan(&n))
 }
 
-// Lacking reports whether a machine that was seen since some time follows a rollout's channel, has not its release, and did not fail with it.
-func (tx Tx) Lacking(ctx context.Context, r *fleet.Rollout, seen time.Time) (some bool, err error) {
-	err = tx.q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ?1 AND channel = ?2 AND arch = ?3 AND (version < ?4 OR version > ?4) AND last_seen >= ?5
-		AND NOT EXISTS (SELECT 1 FROM rollout_steps WHERE rollout = ?6 AND machine = machines.id AND step IN ('failed', 'silent', 'complete')))`,
-		r.App, r.Channel, r.Arch, r.Version, millis(seen), r.ID).Scan(&some)
-	return some, failed("look for machines without "+r.Version, err)
+// Lacking reports whether a machine of a rollout's channel waits for its release: it was seen since some time, runs one of the versions, is free, and neither failed
+// in the rollout nor has it.
+func (tx Tx) Lacking(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (some bool, err error) {
+	for _, v := range versions {
+		err := tx.q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version = ? AND last_seen >= ?
+			AND `+free+`
+			AND NOT EXISTS (SELECT 1 FROM rollout_steps WHERE rollout = ? AND machine = machines.id AND step IN ('failed', 'silent', 'complete')))`,
+			r.App, r.Channel, r.Arch, v, millis(seen), r.Version, r.ID).Scan(&some)
+		if err != nil || some {
+			return some, failed("look for machines without "+r.Version, err)
+		}
+	}
+	return false, nil
 }
 
 // CountSteps counts a rollout's machines afresh: what its counters must be.

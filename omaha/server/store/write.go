@@ -145,20 +145,36 @@ func joinIf(err, second error) error {
 
 // flush writes the touches. A failure costs nothing but freshness: the machines will be seen again.
 func (s *Store) flush() {
-	s.mu.Lock()
-	touches := s.touches
-	s.touches = map[machineKey]touch{}
-	s.mu.Unlock()
+	touches := s.takeTouches()
 	if len(touches) == 0 {
 		return
 	}
-	_ = s.transaction(func(ctx context.Context, conn *sql.Conn) error {
-		for k, t := range touches {
-			if _, err := conn.ExecContext(ctx, "UPDATE machines SET last_seen = max(last_seen, ?), address = ? WHERE app = ? AND id = ?",
-				millis(t.seen), t.address, k.app, k.id); err != nil {
-				return err
-			}
-		}
+	_ = s.transaction(func(ctx context.Context, conn *sql.Conn) error { return keepTouches(ctx, conn, touches) })
+}
+
+// Settle has on disk when it returns what Touch was told before.
+func (s *Store) Settle(ctx context.Context) error {
+	touches := s.takeTouches()
+	if len(touches) == 0 {
 		return nil
-	})
+	}
+	return s.Write(ctx, func(tx Tx) error { return failed("keep when machines were seen", keepTouches(ctx, tx.q, touches)) })
+}
+
+func (s *Store) takeTouches() map[machineKey]touch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	touches := s.touches
+	s.touches = map[machineKey]touch{}
+	return touches
+}
+
+func keepTouches(ctx context.Context, q queryer, touches map[machineKey]touch) error {
+	for k, t := range touches {
+		if _, err := q.ExecContext(ctx, "UPDATE machines SET last_seen = max(last_seen, ?), address = ? WHERE app = ? AND id = ?",
+			millis(t.seen), t.address, k.app, k.id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
