@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -16,7 +17,7 @@ import (
 )
 
 func newChannelCommand() *cobra.Command {
-	return group("channel", "Look at channels and assign releases to them", newChannelListCommand(), newChannelSetCommand())
+	return group("channel", "Look at channels and assign releases to them", newChannelListCommand(), newChannelSetCommand(), newChannelPromoteCommand())
 }
 
 func newChannelListCommand() *cobra.Command {
@@ -57,7 +58,7 @@ func newChannelSetCommand() *cobra.Command {
 			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
 				var ch api.Channel
 				err := s.Write(c.Context(), func(tx store.Tx) (err error) {
-					ch, err = server.SetChannel(c.Context(), tx, app.ID, given[0], arch, given[1], time.Now())
+					ch, err = server.SetChannel(c.Context(), tx, app.ID, given[0], arch, given[1], who, time.Now().UTC())
 					return err
 				})
 				if err != nil {
@@ -71,6 +72,18 @@ func newChannelSetCommand() *cobra.Command {
 		},
 	}
 	p.flags(c)
+	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	return c
+}
+
+func newChannelPromoteCommand() *cobra.Command {
+	var arch string
+	c := newChangeCommand("promote FROM TO", "Give a channel the release that another one has", 2,
+		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
+			ch, err := server.PromoteRelease(ctx, tx, app, given[0], given[1], arch, who, time.Now().UTC())
+			return fmt.Sprintf("channel %s (%s) now offers %s", ch.Name, ch.Arch, ch.Version), err
+		})
+	c.Long = "Nothing is uploaded. Everybody in the channel is offered it; where it should reach them in steps, plan a rollout instead."
 	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
 	return c
 }

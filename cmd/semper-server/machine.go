@@ -22,15 +22,16 @@ func newMachineCommand() *cobra.Command {
 
 func newMachineListCommand() *cobra.Command {
 	var p place
+	var retired bool
 	c := &cobra.Command{
 		Use:   "list --data DIR",
-		Short: "List all machines",
+		Short: "List all machines that count, or those that were not seen for long",
 		Args:  args(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
 				all := api.Machines{Machines: []api.Machine{}}
 				for after := ""; ; {
-					page, err := server.Machines(c.Context(), s.Read(), app.ID, after, api.MaxPage)
+					page, err := server.Machines(c.Context(), s.Read(), app.ID, after, retired, api.MaxPage)
 					if err != nil {
 						return err
 					}
@@ -43,6 +44,7 @@ func newMachineListCommand() *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&retired, "retired", false, "those that were not seen for so long that they do not count")
 	p.flags(c)
 	return c
 }

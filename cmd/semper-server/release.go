@@ -17,7 +17,8 @@ import (
 )
 
 func newReleaseCommand() *cobra.Command {
-	return group("release", "Look at releases, and mark floors and dead ends", newReleaseListCommand(), newReleaseMarkCommand())
+	return group("release", "Look at releases, withdraw them, and mark floors and dead ends",
+		newReleaseListCommand(), newReleaseMarkCommand(), newReleaseWithdrawCommand(), newReleaseRestoreCommand(), newReleaseAddCommand())
 }
 
 func newReleaseMarkCommand() *cobra.Command {
@@ -35,6 +36,52 @@ func newReleaseMarkCommand() *cobra.Command {
 		"itself, and is told the reason."
 	c.Flags().StringVar(&why, "reason", "", "why; machines are told, and a dead end needs it")
 	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	return c
+}
+
+func newReleaseWithdrawCommand() *cobra.Command {
+	var why, arch string
+	c := newChangeCommand("withdraw VERSION --reason TEXT", "Offer and serve a release to nobody any more, at once", 1,
+		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
+			_, err := server.WithdrawRelease(ctx, tx, app, arch, given[0], why, who, time.Now().UTC())
+			return "release " + given[0] + " (" + arch + ") is withdrawn", err
+		})
+	c.Long = "Its rollouts are aborted, and downloads are answered with 410. Machines that run it keep it: give them a newer one. What a CDN has cached must be purged there."
+	c.Flags().StringVar(&why, "reason", "", "why; machines and people are told")
+	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	return c
+}
+
+func newReleaseRestoreCommand() *cobra.Command {
+	var why, arch string
+	c := newChangeCommand("restore VERSION", "Undo a withdrawal, but for the rollouts that it ended", 1,
+		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
+			_, err := server.RestoreRelease(ctx, tx, app, arch, given[0], why, who, time.Now().UTC())
+			return "release " + given[0] + " (" + arch + ") can be offered again", err
+		})
+	c.Flags().StringVar(&why, "reason", "", "why, for the audit log")
+	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	return c
+}
+
+func newReleaseAddCommand() *cobra.Command {
+	var arch string
+	var e api.External
+	c := newChangeCommand("add VERSION --url URL --name FILE --size N --sha256 HEX --sha1 HEX", "Add a release whose payload is somewhere else, such as Flatcar's", 1,
+		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
+			r := fleet.Release{App: app, Arch: arch, Version: given[0], Published: time.Now().UTC()}
+			err := server.AddExternal(ctx, tx, &r, &e, who)
+			return "release " + given[0] + " (" + arch + ") is there", err
+		})
+	c.Long = "Nothing is downloaded or verified here: machines get the addresses, the size and the hashes, and verify what they get."
+	fl := c.Flags()
+	fl.StringArrayVar(&e.URLs, "url", nil, "a folder with the payload, with a slash at its end; repeatable, tried in this order")
+	fl.StringVar(&e.Name, "name", "", "the payload's file name")
+	fl.Int64Var(&e.Size, "size", 0, "the payload's size in bytes")
+	fl.StringVar(&e.SHA256, "sha256", "", "the payload's SHA-256, 64 hexadecimal digits")
+	fl.StringVar(&e.SHA1, "sha1", "", "the payload's SHA-1, 40 hexadecimal digits")
+	fl.StringVar(&e.MinVersion, "min-version", "", "the oldest version that can be updated to it")
+	fl.StringVar(&arch, "arch", api.DefaultArch, "the architecture")
 	return c
 }
 
@@ -60,9 +107,10 @@ func newReleaseListCommand() *cobra.Command {
 
 func releaseTable(w io.Writer, releases []api.Release) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "VERSION\tARCH\tPUBLISHED\tBYTES\tFROM\tMARK")
+	fmt.Fprintln(t, "VERSION\tARCH\tPUBLISHED\tBYTES\tFROM\tMARK\tWITHDRAWN")
 	for _, r := range releases {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Version, r.Arch, when(r.Published), r.Payload.Size, cmp.Or(r.MinVersion, "any"), cmp.Or(r.Road, "-"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.Version, r.Arch, when(r.Published), r.Payload.Size, cmp.Or(r.MinVersion, "any"), cmp.Or(r.Road, "-"),
+			cmp.Or(r.WithdrawnWhy, "-"))
 	}
 	return t.Flush()
 }

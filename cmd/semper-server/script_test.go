@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +30,7 @@ func TestMain(m *testing.M) {
 //	publish VERSION CHANNEL   publishes a small release with the token of the folder "data"
 //	address FILE          waits until a server has written its address there, and sets $SERVER
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
+//	rot DIR               damages a file
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -34,7 +38,28 @@ func TestScripts(t *testing.T) {
 		"lock":    lock,
 		"post":    post,
 		"publish": publish,
+		"rot":     rot,
 	}})
+}
+
+// rot changes a byte of the first file in a folder.
+func rot(ts *testscript.TestScript, _ bool, args []string) {
+	done := false
+	ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || done {
+			return err
+		}
+		done = true
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		b[len(b)/2] ^= 1
+		return errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, b, 0o600))
+	}))
+	if !done {
+		ts.Fatalf("no file in %s", args[0])
+	}
 }
 
 func address(ts *testscript.TestScript, _ bool, args []string) {

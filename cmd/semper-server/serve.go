@@ -14,12 +14,13 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/proxies"
+	"github.com/semper-os/semper/payload"
 )
 
 type serveFlags struct {
 	listen, addressFile, logFormat string
 	verbose                        bool
-	trusted                        []string
+	trusted, trustKeys             []string
 	cfg                            server.Config
 }
 
@@ -42,6 +43,10 @@ SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
 	fl.StringVar(&f.cfg.Dir, "data", "", "the data folder")
 	fl.StringVar(&f.addressFile, "address-file", "", "write the address that is listened on to this file")
 	fl.StringVar(&f.cfg.PublicURL, "public-url", "", "how machines reach this server, for payload URLs (default: as they asked)")
+	fl.StringArrayVar(&f.cfg.PayloadURLs, "payload-url", nil, "where machines fetch payloads first: a copy of this server's /payloads/, such as a CDN's, named as --public-url; repeatable")
+	fl.StringArrayVar(&f.trustKeys, "trust-key", nil, "PEM file with public keys that sign releases: others are refused; repeatable")
+	fl.IntVar(&f.cfg.Trust.Threshold, "trust-threshold", 1, "so many different keys must have signed a release")
+	fl.DurationVar(&f.cfg.RetireAfter, "retire-after", 90*24*time.Hour, "machines not seen for so long do not count any more; 0: never")
 	fl.DurationVar(&f.cfg.PollInterval, "poll-interval", 45*time.Minute, "how often machines are told to ask; 0 leaves it to them")
 	fl.Int64Var(&f.cfg.MaxRequest, "max-request", 0, "bytes of a machine's request (default 65536)")
 	fl.StringVar(&f.cfg.TLS.Cert, "tls-cert", "", "a PEM certificate with its chain; reread when it changes (default: plain HTTP)")
@@ -68,6 +73,20 @@ func serve(ctx context.Context, f serveFlags) error {
 		return err
 	}
 	f.cfg.Log = log
+	for _, name := range f.trustKeys {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return fault.Wrap(fault.IO, err)
+		}
+		keys, err := payload.ParsePublicKeys(b)
+		if err != nil {
+			return fault.New(fault.Input, "--trust-key %s: %w", name, err)
+		}
+		f.cfg.Trust.Keys = append(f.cfg.Trust.Keys, keys...)
+	}
+	if len(f.trustKeys) == 0 {
+		log.Warn("releases are not verified here, only by machines: no --trust-key")
+	}
 	if f.cfg.Proxies, err = proxies.Parse(f.trusted); err != nil {
 		return err
 	}

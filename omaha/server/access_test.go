@@ -109,7 +109,7 @@ func TestProxyIsTrustedOnlyByName(t *testing.T) {
 		if status != 200 || !strings.Contains(body, `codebase="`+c.base) {
 			t.Errorf("trusted %v: want a payload from %s: %s", c.trusted, c.base, body)
 		}
-		ms, err := f.s.store.Read().Machines(t.Context(), flatcarApp, "", 10)
+		ms, err := f.s.store.Read().Machines(t.Context(), flatcarApp, "", false, 10)
 		if err != nil || len(ms) != 1 || ms[0].Address != c.address {
 			t.Errorf("trusted %v: %+v (%v), want the address %s", c.trusted, ms, err, c.address)
 		}

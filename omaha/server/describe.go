@@ -29,8 +29,9 @@ func Channels(ctx context.Context, tx store.Tx, app string) (api.Channels, error
 
 // SetChannel makes a published release the current one of a channel. An older release than the current one is accepted: it stops the
 // newer one's spread, and no machine goes back.
-func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version string, now time.Time) (api.Channel, error) {
-	if _, err := tx.Channel(ctx, app, name, arch); err != nil {
+func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version, who string, now time.Time) (api.Channel, error) {
+	before, err := tx.Channel(ctx, app, name, arch)
+	if err != nil {
 		return api.Channel{}, err
 	}
 	release, err := tx.Release(ctx, app, arch, version)
@@ -40,7 +41,18 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version strin
 	if err != nil {
 		return api.Channel{}, err
 	}
+	if !release.Withdrawn.IsZero() {
+		return api.Channel{}, conflict("%s for %s was withdrawn: %s", version, arch, release.WithdrawnWhy)
+	}
 	if err := tx.SetChannel(ctx, app, name, arch, release.ID, now); err != nil {
+		return api.Channel{}, err
+	}
+	was := "nothing"
+	if before.Release != nil {
+		was = before.Release.Version
+	}
+	err = tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "channel-set", Subject: "channel " + name + " for " + arch, Detail: version + " instead of " + was})
+	if err != nil {
 		return api.Channel{}, err
 	}
 	c, err := tx.Channel(ctx, app, name, arch)
@@ -60,9 +72,9 @@ func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error
 	return out, nil
 }
 
-// Machines lists a page of machines, from the first one after the id given.
-func Machines(ctx context.Context, tx store.Tx, app, after string, limit int) (api.Machines, error) {
-	machines, err := tx.Machines(ctx, app, after, limit)
+// Machines lists a page of machines, from the first one after the id given: those that count, or those that are retired.
+func Machines(ctx context.Context, tx store.Tx, app, after string, retired bool, limit int) (api.Machines, error) {
+	machines, err := tx.Machines(ctx, app, after, retired, limit)
 	if err != nil {
 		return api.Machines{}, err
 	}
@@ -130,7 +142,7 @@ func describeMachine(m *fleet.Machine) api.Machine {
 	return api.Machine{
 		ID: m.ID, Alias: m.Alias, Arch: m.Arch, Version: m.Version, Channel: m.Channel, State: string(m.State), StateSince: m.StateSince,
 		Target: m.Target, Detail: m.Detail, Platform: m.Platform, FirstVersion: m.FirstVersion, BootID: m.BootID, Address: m.Address,
-		FirstSeen: m.FirstSeen, LastSeen: m.LastSeen,
+		FirstSeen: m.FirstSeen, LastSeen: m.LastSeen, Retired: m.Retired,
 	}
 }
 
@@ -152,6 +164,7 @@ func describeChannel(c *fleet.Channel) api.Channel {
 func describeRelease(r *fleet.Release) api.Release {
 	return api.Release{
 		Version: r.Version, Arch: r.Arch, MinVersion: r.MinVersion, Road: string(r.Road), RoadWhy: r.RoadWhy, Published: r.Published,
-		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])},
+		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])}, URLs: r.URLs,
+		Withdrawn: r.Withdrawn, WithdrawnWhy: r.WithdrawnWhy,
 	}
 }

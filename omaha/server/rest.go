@@ -49,6 +49,8 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 		{"GET /api/v1/rollouts/{id}", fleet.Viewer, s.rollout},
 		{"POST /api/v1/rollouts/{id}/{verb}", fleet.Operator, s.steerRollout},
 		{"PUT /api/v1/releases/{version}/road", fleet.Operator, s.markRelease},
+		{"PUT /api/v1/releases/{version}/withdrawal", fleet.Operator, s.withdraw},
+		{"DELETE /api/v1/releases/{version}/withdrawal", fleet.Operator, s.restore},
 		{"GET /api/v1/audit", fleet.Viewer, s.audit},
 		{"GET /api/v1/blobs/{sha256}", fleet.Publisher, s.blob},
 		{"PUT /api/v1/blobs/{sha256}", fleet.Publisher, s.putBlob},
@@ -112,6 +114,8 @@ func statusOf(err error) int {
 		return http.StatusUnprocessableEntity
 	case errors.Is(err, blobs.ErrFull):
 		return http.StatusInsufficientStorage
+	case fault.Is(err, fault.Verification):
+		return http.StatusUnprocessableEntity
 	case fault.Is(err, fault.Input), fault.Is(err, fault.Network):
 		return http.StatusBadRequest
 	}
@@ -155,13 +159,9 @@ func (s *Server) app(r *http.Request) (fleet.Application, error) {
 }
 
 func (s *Server) applications(w http.ResponseWriter, r *http.Request) error {
-	apps, err := s.store.Read().Applications(r.Context())
+	out, err := Applications(r.Context(), s.store.Read())
 	if err != nil {
 		return err
-	}
-	out := api.Applications{Applications: []api.Application{}}
-	for _, a := range apps {
-		out.Applications = append(out.Applications, api.Application{ID: a.ID, Name: a.Name, Created: a.Created})
 	}
 	return reply(w, out)
 }
@@ -190,7 +190,7 @@ func (s *Server) setChannel(w http.ResponseWriter, r *http.Request) error {
 	var out api.Channel
 	name, arch := r.PathValue("name"), query(r, "arch", api.DefaultArch)
 	err = s.store.Write(r.Context(), func(tx store.Tx) error {
-		out, err = SetChannel(context.WithoutCancel(r.Context()), tx, app.ID, name, arch, set.Version, s.cfg.Now())
+		out, err = SetChannel(context.WithoutCancel(r.Context()), tx, app.ID, name, arch, set.Version, who(r), s.cfg.Now().UTC())
 		return err
 	})
 	if err != nil {
@@ -239,14 +239,19 @@ func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	release := fleet.Release{App: app.ID, Arch: query(r, "arch", api.DefaultArch), Version: r.PathValue("version"), Published: s.cfg.Now().UTC()}
-	if err := checkRelease(&release, &n); err != nil {
+	if err := s.prepareRelease(r.Context(), &app, &release, &n); err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context())
 	fresh := false
 	err = s.store.Write(ctx, func(tx store.Tx) error {
-		fresh, err = addRelease(ctx, tx, &release, &n)
-		return err
+		if fresh, err = addRelease(ctx, tx, &release, &n); err != nil || !fresh {
+			return err
+		}
+		return tx.AddAudit(ctx, &fleet.Audit{
+			At: release.Published, Who: who(r), What: "release-publish", Subject: release.Version + " for " + release.Arch,
+			Detail: "payload " + hex.EncodeToString(release.Payload.SHA256[:]),
+		})
 	})
 	if err != nil {
 		return err
@@ -258,8 +263,33 @@ func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, describeRelease(&release))
 }
 
-// manifest is what the server wants to know from a manifest.json; its writer is package builder/release. Whether it is signed by whom it
-// should be is for the publisher and, whatever the server says, for the machines to check.
+// prepareRelease fills release, and checks all of it that can be checked without the database's writer: signatures first.
+func (s *Server) prepareRelease(ctx context.Context, app *fleet.Application, release *fleet.Release, n *api.NewRelease) error {
+	if err := omaha.CheckVersion(release.Version); err != nil {
+		return err
+	}
+	if release.Arch != "amd64" && release.Arch != "arm64" {
+		return fault.New(fault.Input, "architecture %q: want amd64 or arm64", release.Arch)
+	}
+	if n.External != nil {
+		if len(n.Manifest)+len(n.Signature) > 0 {
+			return fault.New(fault.Input, "a release has a manifest, or is somewhere else: not both")
+		}
+		if len(s.cfg.Trust.Keys) > 0 && app.Name == api.DefaultApp {
+			return fault.New(fault.Input, "releases of %s are verified here, and those that are somewhere else cannot be", app.Name)
+		}
+		return externalRelease(release, n.External)
+	}
+	if err := s.verifyManifest(n); err != nil {
+		return err
+	}
+	if err := checkRelease(release, n); err != nil {
+		return err
+	}
+	return s.verifyPayload(ctx, release)
+}
+
+// manifest is what the server wants to know from a manifest.json; its writer is package builder/release.
 type manifest struct {
 	Format       int        `json:"format"`
 	Version      string     `json:"version"`
@@ -285,16 +315,10 @@ func checkRelease(release *fleet.Release, n *api.NewRelease) error {
 	if m.Version != release.Version || m.Architecture != release.Arch {
 		return fault.New(fault.Input, "the manifest is of version %q for %q, not %s for %s", m.Version, m.Architecture, release.Version, release.Arch)
 	}
-	if err := omaha.CheckVersion(m.Version); err != nil {
-		return err
-	}
 	if m.MinVersion != "" {
 		if err := omaha.CheckVersion(m.MinVersion); err != nil {
 			return fmt.Errorf("min_version: %w", err)
 		}
-	}
-	if release.Arch != "amd64" && release.Arch != "arm64" {
-		return fault.New(fault.Input, "architecture %q: want amd64 or arm64", release.Arch)
 	}
 	i := slices.IndexFunc(m.Files, func(f api.File) bool { return f.Name == api.Payload })
 	if i < 0 {
@@ -308,6 +332,9 @@ func checkRelease(release *fleet.Release, n *api.NewRelease) error {
 
 // addRelease adds a release whose payload is on disk; fresh is false when the very same one was there.
 func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api.NewRelease) (fresh bool, err error) {
+	if n.External != nil {
+		return addExternal(ctx, tx, release)
+	}
 	blob, err := tx.Blob(ctx, release.Payload.SHA256)
 	if errors.Is(err, store.ErrNotFound) {
 		return false, httpError{http.StatusConflict, fault.New(fault.Input, "the payload of %s was not uploaded", release.Version)}
@@ -348,7 +375,11 @@ func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := Machines(r.Context(), s.store.Read(), app.ID, query(r, "after", ""), limit)
+	retired := query(r, "retired", "")
+	if retired != "" && retired != "1" {
+		return fault.New(fault.Input, "retired: want 1, or nothing")
+	}
+	out, err := Machines(r.Context(), s.store.Read(), app.ID, query(r, "after", ""), retired != "", limit)
 	if err != nil {
 		return err
 	}

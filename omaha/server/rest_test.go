@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +156,7 @@ func TestPublishing(t *testing.T) {
 	var first, again api.Release
 	f.rest("PUT", "releases/1.1.0", newRelease("1.1.0", file), 200, &first)
 	f.rest("PUT", "releases/1.1.0", newRelease("1.1.0", file), 200, &again)
-	if first != again || first.Payload != file || first.Arch != "amd64" {
+	if !reflect.DeepEqual(first, again) || first.Payload != file || first.Arch != "amd64" {
 		t.Errorf("release %+v, then %+v", first, again)
 	}
 	other := payloadOf("other")
@@ -166,7 +167,7 @@ func TestPublishing(t *testing.T) {
 	}
 	var detail api.ReleaseDetail
 	f.rest("GET", "releases/1.1.0", "", 200, &detail)
-	if string(detail.Manifest) != string(manifestOf("1.1.0", "amd64", file)) || string(detail.Signature) != "sig" || detail.Release != first {
+	if string(detail.Manifest) != string(manifestOf("1.1.0", "amd64", file)) || string(detail.Signature) != "sig" || !reflect.DeepEqual(detail.Release, first) {
 		t.Errorf("detail %+v", detail)
 	}
 	var c api.Channel

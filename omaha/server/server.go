@@ -50,6 +50,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/proxies"
 	"github.com/semper-os/semper/omaha/server/ratelimit"
 	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/payload"
 )
 
 // Timeouts of connections. A slow machine or publisher is served as long as bytes move.
@@ -69,6 +70,9 @@ const TokenFile = "publish.token"
 type Config struct {
 	Dir          string           // the data folder; made when it is missing
 	PublicURL    string           // how machines reach this server, when that is not what they ask; may have a path
+	PayloadURLs  []string         // where machines fetch payloads first, in this order: copies of this server's /payloads/, such as a CDN's
+	Trust        payload.Trust    // who must have signed releases; nobody must when it has no keys
+	RetireAfter  time.Duration    // machines that were not seen for so long do not count; 0: never
 	PollInterval time.Duration    // told to machines; 0 leaves it to them
 	MaxRequest   int64            // bytes of an Omaha request; omaha.MaxRequestSize when 0
 	Now          func() time.Time // time.Now when nil
@@ -82,16 +86,30 @@ type Config struct {
 	FailureLimit  float64         // failed authentications a minute from one address; 0: no limit
 }
 
+// minRetire keeps a fleet from being retired by a weekend.
+const minRetire = 7 * 24 * time.Hour
+
+// baseURL reads an address below which there are others.
+func baseURL(what, text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fault.New(fault.Usage, "%s %q: want a URL such as https://updates.example.org", what, text)
+	}
+	return u, nil
+}
+
 // Server is a running server's state.
 type Server struct {
-	cfg      Config
-	public   *url.URL // nil: as asked
-	lock     *os.File
-	store    *store.Store
-	payloads *blobs.Folder
-	metrics  metrics
-	closing  atomic.Bool
-	started  time.Time
+	cfg         Config
+	public      *url.URL // nil: as asked
+	payloadURLs []*url.URL
+	lock        *os.File
+	store       *store.Store
+	payloads    *blobs.Folder
+	metrics     metrics
+	closing     atomic.Bool
+	started     time.Time
+	retired     time.Time // when machines were looked through last, by Sweep alone
 
 	certs        *certs.Keeper       // nil: plain HTTP
 	secrets      [][sha256.Size]byte // hashes of what machines show
@@ -118,11 +136,21 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, metrics: newMetrics(), started: cfg.Now()}
 	if cfg.PublicURL != "" {
-		u, err := url.Parse(cfg.PublicURL)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-			return nil, fault.New(fault.Usage, "public URL %q: want a URL such as https://updates.example.org", cfg.PublicURL)
+		u, err := baseURL("public URL", cfg.PublicURL)
+		if err != nil {
+			return nil, err
 		}
 		s.public = u
+	}
+	for _, text := range cfg.PayloadURLs {
+		u, err := baseURL("payload URL", text)
+		if err != nil {
+			return nil, err
+		}
+		s.payloadURLs = append(s.payloadURLs, u)
+	}
+	if cfg.RetireAfter != 0 && cfg.RetireAfter < minRetire {
+		return nil, fault.New(fault.Usage, "retire machines after %s: want %s at least, or 0", cfg.RetireAfter, minRetire)
 	}
 	if err := s.openAccess(); err != nil {
 		return nil, err

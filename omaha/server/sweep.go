@@ -27,6 +27,9 @@ const (
 	keepSteps   = 30 * 24 * time.Hour
 	forgetBatch = 5000
 
+	retireEvery = time.Hour     // it goes through all machines
+	retireGrace = 2 * time.Hour // after the server's start, for machines that it could not hear
+
 	maxOpenRollouts = 10_000
 )
 
@@ -61,7 +64,33 @@ func (s *Server) Sweep(ctx context.Context) error {
 			all = errors.Join(all, fmt.Errorf("rollout %d: %w", open[i].ID, err))
 		}
 	}
-	return errors.Join(all, s.forget(ctx))
+	return errors.Join(all, s.forget(ctx), s.retire(ctx))
+}
+
+// retire marks machines that were not seen for long. What the server could not hear is not held against them.
+func (s *Server) retire(ctx context.Context) error {
+	now := s.cfg.Now().UTC()
+	if s.cfg.RetireAfter == 0 || now.Sub(s.retired) < retireEvery || now.Sub(s.started) < retireGrace {
+		return nil
+	}
+	for ctx.Err() == nil {
+		var n int64
+		err := s.store.Write(ctx, func(tx store.Tx) (err error) {
+			n, err = tx.Retire(ctx, now.Add(-s.cfg.RetireAfter), now, forgetBatch)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			s.cfg.Log.Info("machines retired", "machines", n, "not_seen_for", s.cfg.RetireAfter)
+		}
+		if n < forgetBatch {
+			s.retired = now
+			return nil
+		}
+	}
+	return ctx.Err()
 }
 
 // forget deletes what nobody needs of rollouts that are long over: which machines had no trouble with them.
@@ -222,6 +251,9 @@ func PlanRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, version, wh
 		return conflict("version %q for %s is not published: its files must be there before they are rolled out", version, r.Arch)
 	} else if err != nil {
 		return err
+	}
+	if !r.Release.Withdrawn.IsZero() {
+		return conflict("%s for %s was withdrawn: %s", version, r.Arch, r.Release.WithdrawnWhy)
 	}
 	if channel.Release != nil && channel.Release.ID == r.Release.ID {
 		return conflict("%s is the release of channel %s already", version, r.Channel)

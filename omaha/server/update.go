@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,7 +154,7 @@ func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omah
 	m := &o.machine
 	*m = before
 	m.App, m.ID, m.Alias, m.Arch, m.Version, m.Channel = known.ID, req.Machine(app), app.MachineAlias, req.Arch(app), app.Version, app.Track
-	m.BootID, m.Platform, m.FirstVersion = app.BootID, app.OEM, app.AlephVersion
+	m.BootID, m.Platform, m.FirstVersion, m.Retired = app.BootID, app.OEM, app.AlephVersion, time.Time{}
 
 	for _, e := range app.Events {
 		if e.Idle() {
@@ -306,10 +307,16 @@ func (s *Server) updateResponse(d *fleet.Decision, base *url.URL) *omaha.UpdateR
 	}
 	f := &d.Offer.Payload
 	sum := hex.EncodeToString(f.SHA256[:])
+	urls := d.Offer.URLs
+	if len(urls) == 0 {
+		for _, from := range append(slices.Clone(s.payloadURLs), base) {
+			urls = append(urls, from.JoinPath("payloads", sum).String()+"/")
+		}
+	}
 	return &omaha.UpdateResponse{
 		Status:       omaha.UpdateAvailable,
 		PollInterval: s.cfg.PollInterval,
-		URLs:         []string{base.JoinPath("payloads", sum).String() + "/"},
+		URLs:         urls,
 		Manifest: &omaha.Manifest{
 			Version:  d.Offer.Version,
 			Packages: []omaha.Package{{Name: f.Name, SHA1: base64.StdEncoding.EncodeToString(f.SHA1[:]), SHA256: sum, Size: f.Size, Required: true}},
@@ -355,9 +362,14 @@ func (s *Server) payload(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	f, err := s.store.Read().Payload(r.Context(), sum, r.PathValue("name"))
+	f, withdrawn, err := s.store.Read().Payload(r.Context(), sum, r.PathValue("name"))
 	if errors.Is(err, store.ErrNotFound) {
 		http.NotFound(w, r)
+		return
+	}
+	if err == nil && withdrawn {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, "the release of this payload was withdrawn", http.StatusGone)
 		return
 	}
 	if err == nil {

@@ -26,6 +26,7 @@
 //	GET  /rollouts/N                        [viewer]     RolloutDetail
 //	POST /rollouts/N/VERB                   [operator]   Steer → Rollout; VERB is start, pause, resume or abort
 //	PUT  /releases/VERSION/road?app=&arch=  [operator]   Road → Release
+//	PUT, DELETE  /releases/VERSION/withdrawal?app=&arch=  [operator]   Steer → Release
 //	GET  /audit?limit=                      [viewer]     Audits, newest first
 //	GET  /blobs/SHA256                      [publisher]  Blob
 //	PUT  /blobs/SHA256?size=&offset=        [publisher]  the file's bytes from offset to its end → Blob
@@ -117,6 +118,10 @@ type Release struct {
 	RoadWhy    string    `json:"road_why,omitempty"` //
 	Published  time.Time `json:"published"`
 	Payload    File      `json:"payload"`
+	URLs       []string  `json:"urls,omitempty"` // folders with the payload, when this server has none
+
+	Withdrawn    time.Time `json:"withdrawn,omitzero"`
+	WithdrawnWhy string    `json:"withdrawn_why,omitempty"`
 }
 
 // Releases lists an application's releases, in the order in which they were published.
@@ -127,8 +132,19 @@ type Releases struct {
 // NewRelease asks to publish a release. Manifest and Signature are manifest.json and manifest.json.sig, byte for byte; everything that
 // the server knows of the release it takes from the manifest.
 type NewRelease struct {
-	Manifest  []byte `json:"manifest"` // base64 in JSON
-	Signature []byte `json:"signature"`
+	Manifest  []byte    `json:"manifest,omitempty"` // base64 in JSON
+	Signature []byte    `json:"signature,omitempty"`
+	External  *External `json:"external,omitempty"` // instead of both
+}
+
+// External is a release whose payload is somewhere else and of any kind, such as Flatcar's.
+type External struct {
+	URLs       []string `json:"urls"` // folders, with a slash at their end, tried in this order
+	Name       string   `json:"name"` // of the file in them
+	Size       int64    `json:"size"` // bytes
+	SHA256     string   `json:"sha256"`
+	SHA1       string   `json:"sha1"`
+	MinVersion string   `json:"min_version,omitempty"`
 }
 
 // ReleaseDetail is a release with its manifest.
@@ -155,6 +171,7 @@ type Machine struct {
 	Address      string    `json:"address"`
 	FirstSeen    time.Time `json:"first_seen"`
 	LastSeen     time.Time `json:"last_seen"`
+	Retired      time.Time `json:"retired,omitzero"` // since when it does not count, for not having been seen
 }
 
 // Machines is a page of machines. Next is the after of the next page, empty on the last one.

@@ -89,7 +89,10 @@ func Open(dir string, now time.Time) (*Folder, error) {
 	return &Folder{dir: dir, busy: map[Sum]bool{}}, nil
 }
 
-func (f *Folder) path(s Sum) string { return filepath.Join(f.dir, s.String()[:2], s.String()) }
+// Name is a complete file's path in the folder.
+func Name(s Sum) string { return filepath.Join(s.String()[:2], s.String()) }
+
+func (f *Folder) path(s Sum) string { return filepath.Join(f.dir, Name(s)) }
 
 func (f *Folder) part(s Sum) string { return filepath.Join(f.dir, "incoming", s.String()+".part") }
 

@@ -25,6 +25,7 @@ const (
 	UpToDate     Cause = "up-to-date" //
 	TooOld       Cause = "below-min-version"
 	FailedBefore Cause = "failed-before"
+	Withdrawn    Cause = "withdrawn"
 	Newer        Cause = "newer-release"
 	OnTheWay     Cause = "floor" // a version that it must pass through
 )
@@ -149,6 +150,9 @@ func (q *Question) offer(release *Release, which string) Decision {
 			reason += ": " + floor.RoadWhy
 		}
 		release = floor
+	}
+	if !release.Withdrawn.IsZero() {
+		return hold(Withdrawn, "%s, %s, was withdrawn on %s: %s", release.Version, which, release.Withdrawn.UTC().Format(time.DateTime+" MST"), release.WithdrawnWhy)
 	}
 	if release.MinVersion != "" && bootentry.Compare(m.Version, release.MinVersion) < 0 {
 		return hold(TooOld, "%s, %s, can only be reached from %s or newer, and the machine runs %s", release.Version, which, release.MinVersion, m.Version)

@@ -54,7 +54,11 @@ type Release struct {
 	Road       Road
 	RoadWhy    string // a sentence without a full stop
 	Published  time.Time
-	Payload    File // the full payload
+	Payload    File     // the full payload
+	URLs       []string // folders with the payload; empty: this server has it
+
+	Withdrawn    time.Time // zero: it is not
+	WithdrawnWhy string    // a sentence without a full stop
 }
 
 // Freshness is what the holders of the payload keys said last about a channel. The server cannot verify it: machines do.
@@ -115,6 +119,7 @@ type Machine struct {
 	Detail       string // why State is Failed
 	FirstSeen    time.Time
 	LastSeen     time.Time
+	Retired      time.Time // not seen for so long that it does not count; zero: it counts
 }
 
 // Event is what a machine reported.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,15 +59,48 @@ func TestOldSchemas(t *testing.T) {
 	}
 }
 
+// oldRows are what an older server has written, in the columns that it knew.
+const oldRows = `
+INSERT INTO applications (id, name, created_at) VALUES ('{app}', 'semper', 1767323045006);
+INSERT INTO blobs (sha256, sha1, size, added_at) VALUES (?1, ?2, 7, 1767323045006);
+INSERT INTO releases (id, app, arch, version, min_version, manifest, signature, published_at) VALUES (1, '{app}', 'amd64', '1.1.0', '1.0.0', x'6d', x'73', 1767323045006);
+INSERT INTO files (release, role, name, sha256) VALUES (1, 'full', 'full.crau', ?1);
+INSERT INTO channels (app, name, arch, release, updated_at) VALUES ('{app}', 'stable', 'amd64', 1, 1767323045006);
+INSERT INTO machines (app, id, alias, arch, version, channel, boot_id, platform, first_version, address, state, state_since, target, detail, first_seen, last_seen)
+	VALUES ('{app}', 'm1', 'lab', 'amd64', '1.0.0', 'stable', 'b', 'qemu', '0.9', '10.0.0.1', 'granted', 1767323045006, '1.1.0', 'd', 1767323045006, 1767323045006);
+`
+
 func fromSchema(t *testing.T, all []string, version int) {
 	dir := t.TempDir()
 	migrations = all[:version]
-	s, m := filled(t, dir)
+	s := create(t, dir)
+	sum := strings.Repeat("ab", 32)
+	for row := range strings.SplitSeq(strings.TrimSpace(oldRows), ";\n") {
+		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
+		if _, err := s.write.ExecContext(t.Context(), row); err != nil {
+			t.Fatalf("%v in %s", err, row)
+		}
+	}
 	s.Close()
 	migrations = all
 	s = create(t, dir)
+	m := fleet.Machine{
+		App: app, ID: "m1", Alias: "lab", Arch: "amd64", Version: "1.0.0", Channel: "stable", BootID: "b", Platform: "qemu", FirstVersion: "0.9",
+		Address: "10.0.0.1", State: fleet.Granted, StateSince: now, Target: "1.1.0", Detail: "d", FirstSeen: now, LastSeen: now,
+	}
 	if got, err := s.Read().Machine(t.Context(), app, "m1"); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("machine %+v (%v), want %+v", got, err, m)
+	}
+	r := fleet.Release{ID: 1, App: app, Arch: "amd64", Version: "1.1.0", MinVersion: "1.0.0", Published: now, Payload: fleet.File{Name: "full.crau", Size: 7}}
+	for i := range r.Payload.SHA256 {
+		r.Payload.SHA256[i] = 0xab
+	}
+	for i := range r.Payload.SHA1 {
+		r.Payload.SHA1[i] = 0xcd
+	}
+	want := fleet.Channel{App: app, Name: "stable", Arch: "amd64", Updated: now, Release: &r}
+	if got, err := s.Read().Channel(t.Context(), app, "stable", "amd64"); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("channel %+v with %+v (%v), want %+v", got, got.Release, err, r)
 	}
 	if all, err := s.Read().AllFreshness(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("freshness %+v (%v)", all, err)

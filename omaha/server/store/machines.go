@@ -2,20 +2,24 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
 )
 
 const machineColumns = `app, id, alias, arch, version, channel, boot_id, platform, first_version, address, state, state_since, target, detail,
-	first_seen, last_seen`
+	first_seen, last_seen, retired_at`
 
 func scanMachine(m *fleet.Machine, scan func(...any) error) error {
-	var since, first, last int64
+	var since, first, last, retired int64
 	if err := scan(&m.App, &m.ID, &m.Alias, &m.Arch, &m.Version, &m.Channel, &m.BootID, &m.Platform, &m.FirstVersion, &m.Address,
-		&m.State, &since, &m.Target, &m.Detail, &first, &last); err != nil {
+		&m.State, &since, &m.Target, &m.Detail, &first, &last, &retired); err != nil {
 		return err
 	}
 	m.StateSince, m.FirstSeen, m.LastSeen = fromMillis(since), fromMillis(first), fromMillis(last)
+	if retired != 0 {
+		m.Retired = fromMillis(retired)
+	}
 	return nil
 }
 
@@ -26,19 +30,30 @@ func (tx Tx) Machine(ctx context.Context, app, id string) (fleet.Machine, error)
 	return m, failed("machine "+id, scanMachine(&m, row.Scan))
 }
 
-// Machines lists up to limit machines of an application, by id, from the first one after the id given.
-func (tx Tx) Machines(ctx context.Context, app, after string, limit int) ([]fleet.Machine, error) {
+// Machines lists up to limit machines of an application, by id, from the first one after the id given: those that count, or those that are retired.
+func (tx Tx) Machines(ctx context.Context, app, after string, retired bool, limit int) ([]fleet.Machine, error) {
 	return list(ctx, tx.q, "list machines", scanMachine,
-		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id > ? ORDER BY id LIMIT ?", app, after, limit)
+		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id > ? AND (retired_at <> 0) = ? ORDER BY id LIMIT ?", app, after, retired, limit)
 }
 
-// PutMachine adds a machine or replaces what was known of it.
+// Retire marks up to limit machines that were not seen since some time, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
+func (tx Tx) Retire(ctx context.Context, before, now time.Time, limit int) (int64, error) {
+	res, err := tx.q.ExecContext(ctx, `UPDATE machines SET retired_at = ? WHERE (app, id) IN
+		(SELECT app, id FROM machines WHERE retired_at = 0 AND last_seen < ? LIMIT ?)`, millis(now), millis(before), limit)
+	if err != nil {
+		return 0, failed("retire machines", err)
+	}
+	n, err := res.RowsAffected()
+	return n, failed("retire machines", err)
+}
+
+// PutMachine adds a machine or replaces what was known of it. It counts from now on.
 func (tx Tx) PutMachine(ctx context.Context, m *fleet.Machine) error {
-	_, err := tx.q.ExecContext(ctx, `INSERT INTO machines (`+machineColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := tx.q.ExecContext(ctx, `INSERT INTO machines (`+machineColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
 		ON CONFLICT (app, id) DO UPDATE SET alias = excluded.alias, arch = excluded.arch, version = excluded.version, channel = excluded.channel,
 		boot_id = excluded.boot_id, platform = excluded.platform, first_version = excluded.first_version, address = excluded.address,
 		state = excluded.state, state_since = excluded.state_since, target = excluded.target, detail = excluded.detail,
-		last_seen = max(last_seen, excluded.last_seen)`,
+		last_seen = max(last_seen, excluded.last_seen), retired_at = 0`,
 		m.App, m.ID, m.Alias, m.Arch, m.Version, m.Channel, m.BootID, m.Platform, m.FirstVersion, m.Address,
 		string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.FirstSeen), millis(m.LastSeen))
 	return failed("keep machine "+m.ID, err)

@@ -24,8 +24,11 @@ var schema4 string
 //go:embed schema_5.sql
 var schema5 string
 
+//go:embed schema_6.sql
+var schema6 string
+
 // migrations bring the schema from version i to version i+1. They are never changed once they were released.
-var migrations = []string{schema1, schema2, schema3, schema4, schema5}
+var migrations = []string{schema1, schema2, schema3, schema4, schema5, schema6}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052

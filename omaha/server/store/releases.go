@@ -2,7 +2,10 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,30 +56,55 @@ func (tx Tx) Blob(ctx context.Context, sha256 [32]byte) (fleet.File, error) {
 	return f, failed("file "+sum, err)
 }
 
-// Payload returns the file of that hash if a release has it under that name.
-func (tx Tx) Payload(ctx context.Context, sha256 [32]byte, name string) (fleet.File, error) {
-	var found int
-	err := tx.q.QueryRowContext(ctx, "SELECT 1 FROM files WHERE sha256 = ? AND name = ? LIMIT 1", hex.EncodeToString(sha256[:]), name).Scan(&found)
-	if err != nil {
-		return fleet.File{}, failed("payload "+name, err)
+// Payload returns the file of that hash if a release has it under that name, and whether all releases that have it were withdrawn.
+func (tx Tx) Payload(ctx context.Context, sha256 [32]byte, name string) (f fleet.File, withdrawn bool, err error) {
+	var good sql.NullInt64
+	err = tx.q.QueryRowContext(ctx, "SELECT sum(releases.withdrawn_at = 0) FROM files JOIN releases ON releases.id = files.release WHERE files.sha256 = ? AND files.name = ? AND releases.urls = '[]'",
+		hex.EncodeToString(sha256[:]), name).Scan(&good)
+	if err == nil && !good.Valid {
+		err = sql.ErrNoRows
 	}
-	f, err := tx.Blob(ctx, sha256)
+	if err != nil {
+		return fleet.File{}, false, failed("payload "+name, err)
+	}
+	f, err = tx.Blob(ctx, sha256)
 	f.Name = name
-	return f, err
+	return f, good.Int64 == 0, err
+}
+
+// Withdraw notes when and why a release was withdrawn, or with the zero time that it is not any more.
+func (tx Tx) Withdraw(ctx context.Context, id int64, at time.Time, why string) error {
+	ms := int64(0)
+	if !at.IsZero() {
+		ms = millis(at)
+	}
+	_, err := tx.q.ExecContext(ctx, "UPDATE releases SET withdrawn_at = ?, withdrawn_why = ? WHERE id = ?", ms, why, id)
+	return failed("withdraw a release", err)
 }
 
 const (
-	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.min_version, releases.road, releases.road_why, releases.published_at, files.name, blobs.sha256, blobs.sha1, blobs.size`
-	releaseTables  = `releases JOIN files ON files.release = releases.id AND files.role = 'full' JOIN blobs ON blobs.sha256 = files.sha256`
+	releaseColumns = `releases.id, releases.app, releases.arch, releases.version, releases.min_version, releases.road, releases.road_why, releases.published_at,
+	releases.withdrawn_at, releases.withdrawn_why, releases.urls, files.name, files.sha256, files.sha1, files.size`
+	releaseTables = `releases JOIN files ON files.release = releases.id AND files.role = 'full'`
 )
 
 func scanRelease(r *fleet.Release, scan func(...any) error) error {
-	var published int64
+	var published, withdrawn int64
+	var urls []byte
 	var sha256, sha1 string
-	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &r.MinVersion, &r.Road, &r.RoadWhy, &published, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
+	if err := scan(&r.ID, &r.App, &r.Arch, &r.Version, &r.MinVersion, &r.Road, &r.RoadWhy, &published, &withdrawn, &r.WithdrawnWhy, &urls, &r.Payload.Name, &sha256, &sha1, &r.Payload.Size); err != nil {
 		return err
 	}
 	r.Published = fromMillis(published)
+	if withdrawn != 0 {
+		r.Withdrawn = fromMillis(withdrawn)
+	}
+	if err := json.Unmarshal(urls, &r.URLs); err != nil {
+		return err
+	}
+	if len(r.URLs) == 0 {
+		r.URLs = nil
+	}
 	if err := unhex(r.Payload.SHA256[:], sha256); err != nil {
 		return err
 	}
@@ -90,19 +118,23 @@ func unhex(to []byte, s string) error {
 	return nil
 }
 
-// AddRelease adds a release with its manifest, whose payload must be on disk.
+// AddRelease adds a release with its manifest. Its payload must be on disk, unless it has URLs.
 func (tx Tx) AddRelease(ctx context.Context, r *fleet.Release, manifest, signature []byte) error {
 	step := "add release " + r.Version
-	res, err := tx.q.ExecContext(ctx, "INSERT INTO releases (app, arch, version, min_version, manifest, signature, published_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		r.App, r.Arch, r.Version, r.MinVersion, manifest, signature, millis(r.Published))
+	urls, err := json.Marshal(append([]string{}, r.URLs...)) // never null
+	if err != nil {
+		return failed(step, err)
+	}
+	res, err := tx.q.ExecContext(ctx, "INSERT INTO releases (app, arch, version, min_version, manifest, signature, published_at, urls) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		r.App, r.Arch, r.Version, r.MinVersion, append([]byte{}, manifest...), append([]byte{}, signature...), millis(r.Published), string(urls))
 	if err != nil {
 		return failed(step, err)
 	}
 	if r.ID, err = res.LastInsertId(); err != nil {
 		return failed(step, err)
 	}
-	_, err = tx.q.ExecContext(ctx, "INSERT INTO files (release, role, name, sha256) VALUES (?, 'full', ?, ?)",
-		r.ID, r.Payload.Name, hex.EncodeToString(r.Payload.SHA256[:]))
+	_, err = tx.q.ExecContext(ctx, "INSERT INTO files (release, role, name, sha256, sha1, size) VALUES (?, 'full', ?, ?, ?, ?)",
+		r.ID, r.Payload.Name, hex.EncodeToString(r.Payload.SHA256[:]), hex.EncodeToString(r.Payload.SHA1[:]), r.Payload.Size)
 	return failed(step, err)
 }
 
@@ -189,4 +221,15 @@ func (tx Tx) SetChannel(ctx context.Context, app, name, arch string, release int
 		return fmt.Errorf("channel %q for %s: %w", name, arch, ErrNotFound)
 	}
 	return nil
+}
+
+// Blobs lists the files that are on disk.
+func (tx Tx) Blobs(ctx context.Context) ([]fleet.File, error) {
+	return list(ctx, tx.q, "list files", func(f *fleet.File, scan func(...any) error) error {
+		var sha256, sha1 string
+		if err := scan(&sha256, &sha1, &f.Size); err != nil {
+			return err
+		}
+		return errors.Join(unhex(f.SHA256[:], sha256), unhex(f.SHA1[:], sha1))
+	}, "SELECT sha256, sha1, size FROM blobs ORDER BY sha256")
 }

@@ -15,8 +15,7 @@ import (
 const (
 	rolloutColumns = `rollouts.id, rollouts.app, rollouts.channel, rollouts.arch, rollouts.plan, rollouts.state, rollouts.since, rollouts.why, rollouts.who, rollouts.goes_on,
 	rollouts.ramp, rollouts.stood, rollouts.counted, rollouts.base, rollouts.created_at, rollouts.created_by, ` + releaseColumns
-	rolloutTables = `rollouts JOIN releases ON releases.id = rollouts.release JOIN files ON files.release = releases.id AND files.role = 'full'
-	JOIN blobs ON blobs.sha256 = files.sha256`
+	rolloutTables = `rollouts JOIN releases ON releases.id = rollouts.release JOIN files ON files.release = releases.id AND files.role = 'full'`
 )
 
 func scanRollout(r *fleet.Rollout, scan func(...any) error) error {
@@ -226,9 +225,9 @@ func texts(list []string) []any {
 // marks are the placeholders of a list.
 func marks(n int) string { return cmp.Or(strings.TrimSuffix(strings.Repeat("?, ", n), ", "), "NULL") }
 
-// CountMachines counts the machines of a channel.
+// CountMachines counts the machines of a channel that are not retired.
 func (tx Tx) CountMachines(ctx context.Context, app, channel, arch string) (n int64, err error) {
-	return n, failed("count machines", tx.q.QueryRowContext(ctx, "SELECT count(*) FROM machines WHERE app = ? AND channel = ? AND arch = ?", app, channel, arch).Scan(&n))
+	return n, failed("count machines", tx.q.QueryRowContext(ctx, "SELECT count(*) FROM machines WHERE app = ? AND channel = ? AND arch = ? AND retired_at = 0", app, channel, arch).Scan(&n))
 }
 
 // Lacking reports whether a machine of a rollout's channel waits for its release: it was seen since some time, runs one of the versions, is free, and neither failed

@@ -105,9 +105,12 @@ func TestReopen(t *testing.T) {
 	check("failures", []fleet.Failure{failure})(failures, err)
 	gotToken, err := tx.Token(ctx, "abcd")
 	check("token", token)(gotToken, err)
-	payload, err := tx.Payload(ctx, release.Payload.SHA256, "full.crau")
+	payload, withdrawn, err := tx.Payload(ctx, release.Payload.SHA256, "full.crau")
+	if withdrawn {
+		t.Error("the release is withdrawn")
+	}
 	check("payload", release.Payload)(payload, err)
-	if _, err := tx.Payload(ctx, release.Payload.SHA256, "other"); !errors.Is(err, ErrNotFound) {
+	if _, _, err := tx.Payload(ctx, release.Payload.SHA256, "other"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("payload under another name: %v", err)
 	}
 	manifest, sig, err := tx.Manifest(ctx, 1)
@@ -128,7 +131,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ change, want string }{
-		"newer schema":    {"PRAGMA user_version = 6", "its schema has version 6 and this semper-server only knows versions up to 5"},
+		"newer schema":    {"PRAGMA user_version = 7", "its schema has version 7 and this semper-server only knows versions up to 6"},
 		"another program": {"PRAGMA application_id = 7", "another program's database"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +161,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDurabilitySettings(t *testing.T) {
 	s := create(t, t.TempDir())
 	for _, c := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "5"},
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "6"},
 	} {
 		var got string
 		if err := s.write.QueryRow("PRAGMA " + c.pragma).Scan(&got); err != nil || got != c.want {
@@ -319,7 +322,7 @@ func TestPagesOfMachines(t *testing.T) {
 	})
 	var got []string
 	for after := ""; ; {
-		page, err := s.Read().Machines(t.Context(), app, after, 3)
+		page, err := s.Read().Machines(t.Context(), app, after, false, 3)
 		if err != nil {
 			t.Fatal(err)
 		}

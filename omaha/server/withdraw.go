@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// WithdrawRelease takes a release back: from its answer on nobody is offered it or served its payload, and its rollouts are over. Machines that have it keep it.
+func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, who string, now time.Time) (fleet.Release, error) {
+	r, err := tx.Release(ctx, app, arch, version)
+	if err != nil {
+		return r, err
+	}
+	if why == "" {
+		return r, fault.New(fault.Input, "withdraw %s: machines and people are told why; give a reason", version)
+	}
+	if !r.Withdrawn.IsZero() {
+		return r, conflict("%s for %s was withdrawn on %s already: %s", version, arch, r.Withdrawn.UTC().Format(time.RFC3339), r.WithdrawnWhy)
+	}
+	if err := tx.Withdraw(ctx, r.ID, now, why); err != nil {
+		return r, err
+	}
+	r.Withdrawn, r.WithdrawnWhy = now, why
+	open, err := tx.Rollouts(ctx, app, true, maxOpenRollouts)
+	if err != nil {
+		return r, err
+	}
+	for i := range open {
+		if open[i].Release.ID != r.ID || open[i].State == rollout.Draft {
+			continue
+		}
+		if _, err := SteerRollout(ctx, tx, open[i].ID, "abort", "the release was withdrawn: "+why, who, now); err != nil {
+			return r, err
+		}
+	}
+	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: version + " for " + arch, Detail: why})
+}
+
+// RestoreRelease undoes WithdrawRelease, but for the rollouts.
+func RestoreRelease(ctx context.Context, tx store.Tx, app, arch, version, why, who string, now time.Time) (fleet.Release, error) {
+	r, err := tx.Release(ctx, app, arch, version)
+	if err != nil {
+		return r, err
+	}
+	if r.Withdrawn.IsZero() {
+		return r, conflict("%s for %s is not withdrawn", version, arch)
+	}
+	if err := tx.Withdraw(ctx, r.ID, time.Time{}, ""); err != nil {
+		return r, err
+	}
+	r.Withdrawn, r.WithdrawnWhy = time.Time{}, ""
+	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-restore", Subject: version + " for " + arch, Detail: why})
+}
+
+func (s *Server) withdraw(w http.ResponseWriter, r *http.Request) error {
+	return s.changeRelease(w, r, WithdrawRelease)
+}
+
+func (s *Server) restore(w http.ResponseWriter, r *http.Request) error {
+	return s.changeRelease(w, r, RestoreRelease)
+}
+
+func (s *Server) changeRelease(w http.ResponseWriter, r *http.Request,
+	change func(ctx context.Context, tx store.Tx, app, arch, version, why, who string, now time.Time) (fleet.Release, error),
+) error {
+	app, err := s.app(r)
+	if err != nil {
+		return err
+	}
+	var given api.Steer
+	if err := read(w, r, &given); err != nil {
+		return err
+	}
+	ctx := context.WithoutCancel(r.Context())
+	var release fleet.Release
+	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
+		release, err = change(ctx, tx, app.ID, query(r, "arch", api.DefaultArch), r.PathValue("version"), given.Reason, who(r), s.cfg.Now().UTC())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.cfg.Log.Warn("release changed", "application", app.Name, "version", release.Version, "arch", release.Arch, "withdrawn", !release.Withdrawn.IsZero(), "reason", given.Reason)
+	return reply(w, describeRelease(&release))
+}
+
+// PromoteRelease gives a channel the release that another one has.
+func PromoteRelease(ctx context.Context, tx store.Tx, app, from, to, arch, who string, now time.Time) (api.Channel, error) {
+	c, err := tx.Channel(ctx, app, from, arch)
+	if errors.Is(err, store.ErrNotFound) {
+		return api.Channel{}, fmt.Errorf("promote: %w", err)
+	}
+	if err != nil {
+		return api.Channel{}, err
+	}
+	if c.Release == nil {
+		return api.Channel{}, conflict("channel %s has no release for %s to promote", from, arch)
+	}
+	return SetChannel(ctx, tx, app, to, arch, c.Release.Version, who, now)
+}
