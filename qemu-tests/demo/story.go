@@ -112,7 +112,9 @@ func (s *story) serve(ctx context.Context) error {
 	s.line.heading("Serve")
 	var err error
 	// Machines of a demo are impatient.
-	if s.server, err = s.programs.StartServer(ctx, filepath.Join(s.o.out, "server"), "--poll-interval", "20s"); err != nil {
+	keys := filepath.Join(s.o.out, "keys")
+	if s.server, err = s.programs.StartServer(ctx, filepath.Join(s.o.out, "server"), "--poll-interval", "20s",
+		"--trust-key", filepath.Join(keys, "payload-1.pem"), "--trust-key", filepath.Join(keys, "payload-2.pem")); err != nil {
 		return err
 	}
 	s.line.add(serverW, "", "semper-server answers at %s, its data is in %s", s.server.URL, filepath.Join(s.o.out, "server"))
