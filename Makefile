@@ -38,6 +38,10 @@ demo: packages programs ## build Semper OS 1.0.0 to 1.2.0, boot it, watch it upd
 test: packages programs ## every test, QEMU ones included (under 40 minutes on two cores)
 	scripts/test
 
+.PHONY: deb
+deb: ## the update server as a Debian package, in out/
+	scripts/deb $(OUT) $(VERSION)
+
 .PHONY: soak
 soak: packages programs ## power cuts with many seeds, then the QEMU tests SOAK times (5)
 	scripts/soak $(or $(SOAK),5)

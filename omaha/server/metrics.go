@@ -55,6 +55,9 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 		}
 		fmt.Fprintf(w, "%s %d\n", series, counts[series])
 	}
+	if err := s.serveGauges(r.Context(), w); err != nil {
+		s.cfg.Log.Error("metrics lack the fleet", "error", err)
+	}
 	if err := s.freshnessMetrics(r.Context(), w); err != nil {
 		s.cfg.Log.Error("metrics lack the freshness", "error", err)
 	}

@@ -107,6 +107,7 @@ type Server struct {
 	store       *store.Store
 	payloads    *blobs.Folder
 	metrics     metrics
+	gauges      gauges
 	closing     atomic.Bool
 	started     time.Time
 	retired     time.Time // when machines were looked through last, by Sweep alone

@@ -117,3 +117,18 @@ func (tx Tx) ForgetFailures(ctx context.Context, app, id string) (int64, error) 
 	n, err := res.RowsAffected()
 	return n, failed("forget failed versions of machine "+id, err)
 }
+
+// FleetCount is how many machines of a kind there are.
+type FleetCount struct {
+	Channel, Arch, Version string
+	State                  fleet.State
+	Machines               int64
+}
+
+// CountFleet counts an application's machines that are not retired.
+func (tx Tx) CountFleet(ctx context.Context, app string) ([]FleetCount, error) {
+	return list(ctx, tx.q, "count machines", func(c *FleetCount, scan func(...any) error) error {
+		return scan(&c.Channel, &c.Arch, &c.Version, &c.State, &c.Machines)
+	}, `SELECT channel, arch, version, state, count(*) FROM machines WHERE app = ? AND retired_at = 0
+		GROUP BY channel, arch, version, state ORDER BY channel, arch, version, state`, app)
+}
