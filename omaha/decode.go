@@ -18,9 +18,12 @@ func DecodeRequest(data []byte) (*Request, error) {
 }
 
 func decodeRequest(data []byte) (*Request, error) {
-	root, err := parse(data, math.MaxInt)
-	if err != nil {
-		return nil, err
+	root, ok := scan(data)
+	if !ok {
+		var err error
+		if root, err = parse(data, math.MaxInt); err != nil {
+			return nil, err
+		}
 	}
 	if root.name != "request" {
 		return nil, fault.New(fault.Input, "the root element is <%s>, not <request>", clip(root.name, 64))
@@ -39,6 +42,7 @@ func decodeRequest(data []byte) (*Request, error) {
 	if a.err != nil {
 		return nil, a.err
 	}
+	var err error
 	if r.OS, err = decodeOS(root); err != nil {
 		return nil, err
 	}

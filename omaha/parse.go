@@ -158,6 +158,9 @@ func (a *attributes) text(name string, max int) string {
 		a.fail(name, "longer than "+strconv.Itoa(max)+" bytes")
 		return ""
 	}
+	if plain(v) {
+		return v
+	}
 	v = strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' || r == '\r' {
 			return ' '
@@ -170,6 +173,16 @@ func (a *attributes) text(name string, max int) string {
 		return ""
 	}
 	return v
+}
+
+// plain reports whether v is printable ASCII, as it nearly always is.
+func plain(v string) bool {
+	for i := range len(v) {
+		if v[i] < ' ' || v[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *attributes) short(name string) string { return a.text(name, MaxAttribute) }

@@ -97,10 +97,16 @@ func (f *rolling) box(id string) *box { return &box{f, id, "1.0.0", 1, "stable"}
 // ask sends a check, or events, or both.
 func (b *box) ask(check bool, events ...omaha.Event) *omaha.AppResponse {
 	b.f.Helper()
-	r := omaha.Request{Apps: []omaha.AppRequest{{
-		ID: b.f.app, Version: b.version, Track: b.track, MachineID: b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check, Events: events,
-	}}}
+	app := b.request(check)
+	app.Events = events
+	r := omaha.Request{Apps: []omaha.AppRequest{app}}
 	return b.f.omaha(string(r.Encode()))
+}
+
+func (b *box) request(check bool) omaha.AppRequest {
+	return omaha.AppRequest{
+		ID: b.f.app, Version: b.version, Track: b.track, MachineID: b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check,
+	}
 }
 
 // check returns the version that is offered, or none and the reason.

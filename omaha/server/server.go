@@ -108,6 +108,7 @@ type Server struct {
 	payloads    *blobs.Folder
 	metrics     metrics
 	gauges      gauges
+	memo        *memo
 	closing     atomic.Bool
 	started     time.Time
 	retired     time.Time // when machines were looked through last, by Sweep alone
@@ -135,7 +136,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.PollInterval < 0 || cfg.PollInterval > omaha.MaxPollInterval || cfg.PollInterval%time.Second != 0 {
 		return nil, fault.New(fault.Usage, "poll interval %v: want whole seconds, at most %v", cfg.PollInterval, omaha.MaxPollInterval)
 	}
-	s := &Server{cfg: cfg, metrics: newMetrics(), started: cfg.Now()}
+	s := &Server{cfg: cfg, metrics: newMetrics(), memo: newMemo(), started: cfg.Now()}
 	if cfg.PublicURL != "" {
 		u, err := baseURL("public URL", cfg.PublicURL)
 		if err != nil {

@@ -647,6 +647,12 @@ semper_server_events_total{type="update complete",result="error"} 1
 # TYPE semper_server_requests_total counter
 semper_server_requests_total{route="POST /v1/update/{$}",status="200"} 2
 semper_server_requests_total{route="none",status="404"} 1
+# HELP semper_server_machines Machines that count, by channel and the version that they run.
+# TYPE semper_server_machines gauge
+semper_server_machines{app="flatcar",channel="stable",arch="amd64",version="1.0.0"} 1
+# HELP semper_server_machine_states Machines that count, by how far they are with an update.
+# TYPE semper_server_machine_states gauge
+semper_server_machine_states{app="flatcar",state="failed"} 1
 `
 	if body != want {
 		t.Errorf("got\n%s\nwant\n%s", body, want)

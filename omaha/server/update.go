@@ -90,11 +90,24 @@ type outcome struct {
 // decide finds out what a request leads to, and has it on disk when it returns. A request that changes nothing but when the machine was
 // seen, the usual one, takes no write.
 func (s *Server) decide(ctx context.Context, req *omaha.Request, address string, now time.Time) ([]outcome, error) {
+	p, usual := s.memo.of(req, s.store.Changes())
+	if usual {
+		if a := s.memo.recall(p); a != nil {
+			o := a.outcome(req, address, now)
+			s.store.Touch(o.machine.App, o.machine.ID, address, now)
+			return []outcome{o}, nil
+		}
+	}
 	outcomes, changed, err := evaluate(ctx, s.store.Read(), req, address, now)
 	if err != nil {
 		return nil, err
 	}
 	if !changed {
+		if usual {
+			if a, ok := outcomes[0].memorable(); ok {
+				s.memo.keep(p, a)
+			}
+		}
 		for i := range outcomes {
 			if m := &outcomes[i].machine; m.ID != "" {
 				s.store.Touch(m.App, m.ID, m.Address, m.LastSeen)
@@ -115,6 +128,9 @@ func (s *Server) decide(ctx context.Context, req *omaha.Request, address string,
 		}
 		return nil
 	})
+	for i := range outcomes {
+		s.memo.forget(outcomes[i].machine.App, outcomes[i].machine.ID)
+	}
 	return outcomes, err
 }
 

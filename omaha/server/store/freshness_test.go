@@ -2,8 +2,10 @@ package store
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -73,17 +75,24 @@ INSERT INTO machines (app, id, alias, arch, version, channel, boot_id, platform,
 func fromSchema(t *testing.T, all []string, version int) {
 	dir := t.TempDir()
 	migrations = all[:version]
-	s := create(t, dir)
+	path := filepath.Join(dir, fileName)
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
 	sum := strings.Repeat("ab", 32)
 	for row := range strings.SplitSeq(strings.TrimSpace(oldRows), ";\n") {
 		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
-		if _, err := s.write.ExecContext(t.Context(), row); err != nil {
+		if _, err := db.ExecContext(t.Context(), row); err != nil {
 			t.Fatalf("%v in %s", err, row)
 		}
 	}
-	s.Close()
+	db.Close()
 	migrations = all
-	s = create(t, dir)
+	s := create(t, dir)
 	m := fleet.Machine{
 		App: app, ID: "m1", Alias: "lab", Arch: "amd64", Version: "1.0.0", Channel: "stable", BootID: "b", Platform: "qemu", FirstVersion: "0.9",
 		Address: "10.0.0.1", State: fleet.Granted, StateSince: now, Target: "1.1.0", Detail: "d", FirstSeen: now, LastSeen: now,

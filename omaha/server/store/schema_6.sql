@@ -20,3 +20,37 @@ ALTER TABLE files_6 RENAME TO files;
 CREATE INDEX files_by_hash ON files (sha256);
 
 ALTER TABLE machines ADD COLUMN retired_at INTEGER NOT NULL DEFAULT 0;
+
+-- A number that grows with whatever decides what machines are answered, but for the machines themselves and the counters of rollouts: what was decided with the same number
+-- holds still. Another program's changes count as well.
+CREATE TABLE changes (
+	one INTEGER PRIMARY KEY CHECK (one = 1),
+	n   INTEGER NOT NULL
+) STRICT;
+INSERT INTO changes (one, n) VALUES (1, 0);
+CREATE TRIGGER applications_insert AFTER INSERT ON applications BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER applications_update AFTER UPDATE ON applications BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER applications_delete AFTER DELETE ON applications BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER releases_insert AFTER INSERT ON releases BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER releases_update AFTER UPDATE ON releases BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER releases_delete AFTER DELETE ON releases BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER channels_insert AFTER INSERT ON channels BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER channels_update AFTER UPDATE ON channels BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER channels_delete AFTER DELETE ON channels BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER freshness_insert AFTER INSERT ON freshness BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER freshness_update AFTER UPDATE ON freshness BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER freshness_delete AFTER DELETE ON freshness BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER machine_groups_insert AFTER INSERT ON machine_groups BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER machine_groups_update AFTER UPDATE ON machine_groups BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER machine_groups_delete AFTER DELETE ON machine_groups BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER members_insert AFTER INSERT ON members BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER members_update AFTER UPDATE ON members BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER members_delete AFTER DELETE ON members BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER pins_insert AFTER INSERT ON pins BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER pins_update AFTER UPDATE ON pins BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER pins_delete AFTER DELETE ON pins BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER rollouts_insert AFTER INSERT ON rollouts BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER rollouts_update AFTER UPDATE OF state ON rollouts BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER rollouts_delete AFTER DELETE ON rollouts BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER failed_versions_delete AFTER DELETE ON failed_versions BEGIN UPDATE changes SET n = n + 1; END;
+CREATE TRIGGER machines_retire AFTER UPDATE OF retired_at ON machines WHEN new.retired_at <> 0 BEGIN UPDATE changes SET n = n + 1; END;

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver
@@ -51,6 +52,8 @@ type Store struct {
 	stop        chan struct{}
 	stopOnce    sync.Once
 	loop        sync.WaitGroup
+
+	changes atomic.Int64 // as Changes tells it
 
 	mu      sync.Mutex
 	touches map[machineKey]touch
@@ -109,6 +112,9 @@ func open(ctx context.Context, path string) (*Store, error) {
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
+	if err := s.lookForChanges(ctx, s.read); err != nil {
+		return nil, errors.Join(err, s.read.Close(), s.write.Close())
+	}
 	s.loop.Add(1)
 	go s.run()
 	return s, nil
