@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/partitions/uki"
 	"github.com/semper-os/semper/partitions/verity"
 	"github.com/semper-os/semper/payload"
@@ -243,6 +244,21 @@ func TestResume(t *testing.T) {
 		_, err = push(m.Core(), r) // the whole payload once more heals it
 		must(t, err)
 	})
+}
+
+// A good payload of another version is no failure of the version that was announced: something between server and machine keeps an old file.
+func TestAnotherVersionThanAnnounced(t *testing.T) {
+	keys := installtest.NewKeys(t)
+	m := installtest.NewMachine(t, keys, keys.Release(t, "1.0.0"))
+	before := m.Protected(t)
+	r := keys.Release(t, "1.0.0")
+	_, err := pushBytes(m.Core(), wire.Begin{SHA256: keys.Release(t, "1.1.0").SHA256Hex(), Size: int64(len(r.Payload)), Version: "1.1.0"}, r.Payload)
+	var coded wire.Coded
+	if !errors.As(err, &coded) || !omaha.ErrorCode(coded.OmahaCode()).Passing() || !strings.Contains(err.Error(), "is of version 1.0.0, but 1.1.0 was announced") {
+		t.Errorf("error %v", err)
+	}
+	equal(t, "what must not change", m.Protected(t), before)
+	equal(t, "entries", m.Entries(), []string{"semper_1.0.0.efi"})
 }
 
 // slotB is where root-b begins on the test machine: bios to 1 MiB, ESP of 1 MiB, slot A of 2 + 1 + 1 MiB.

@@ -263,6 +263,10 @@ func (s *session) checkpoint(cp *payload.Checkpoint) error {
 
 // accept judges a manifest whose signature is good, and then prepares the slot for it.
 func (s *session) accept(m *payload.Manifest) error {
+	if m.Image.Version != s.begin.Version {
+		// A good payload, but another one: what lies between server and machine keeps an old file. That says nothing against the version that was announced.
+		return refuse(omaha.CodeTransfer, "the payload is of version %s, but %s was announced: an old file, or another release's", m.Image.Version, s.begin.Version)
+	}
 	if err := s.judge(m); err != nil {
 		return withCode(err, omaha.CodeIgnoredByPolicy)
 	}

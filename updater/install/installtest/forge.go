@@ -81,7 +81,7 @@ func (k Keys) Forge(t testing.TB, r Release, change func(*Forgery)) Release {
 	binary.BigEndian.PutUint32(b[20:], h.MetadataSignatureSize)
 	signed := append(b, manifest...)
 	r.Payload = slices.Concat(signed, k.sign(t, signed), f.Blobs, k.sign(t, slices.Concat(signed, f.Blobs)), f.Tail)
-	r.SHA256 = sha256.Sum256(r.Payload)
+	r.SHA256, r.Version = sha256.Sum256(r.Payload), f.Manifest.GetImage().GetVersion()
 	return r
 }
 

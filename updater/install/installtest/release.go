@@ -166,7 +166,7 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Payload, r.SHA256 = out.Bytes(), sum.SHA256
+	r.Payload, r.SHA256, r.Version = out.Bytes(), sum.SHA256, r.Image.Version
 	return r
 }
 
