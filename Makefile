@@ -63,6 +63,14 @@ bench: packages programs ## the figures of the docs, each as a ratio in one run
 	@scripts/host-packages $(BENCH_PACKAGES)
 	scripts/bench
 
+.PHONY: bench-server
+bench-server: programs ## the update server's figures, as ratios to a bare handler
+	$(GO) run ./scripts/benchserver --bin $(BIN) --out $(OUT)/bench-server
+
+.PHONY: sim
+sim: ## a million simulated machines and the real server, on virtual time
+	$(GO) run ./scripts/sim --out $(OUT)/sim
+
 .PHONY: generate
 generate: ## regenerate the protobuf code
 	$(GO) generate ./payload/...

@@ -10,9 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
@@ -40,9 +45,7 @@ func serveUntilKilled(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = s.store.Write(ctx, func(tx store.Tx) error {
-		return tx.AddApplication(ctx, fleet.Application{ID: flatcarApp, Name: "flatcar"})
-	})
+	err = s.store.Write(ctx, func(tx store.Tx) error { return fillForKill(ctx, tx) })
 	if err != nil {
 		return err
 	}
@@ -54,7 +57,29 @@ func serveUntilKilled(dir string) error {
 	return s.Serve(ctx, l)
 }
 
-// TestKill ends the server with SIGKILL right after it answered events: every one of them is in the database afterwards.
+// fillForKill has a release that goes to all machines by a rollout with limits.
+func fillForKill(ctx context.Context, tx store.Tx) error {
+	now := time.Now().UTC()
+	if err := AddApplication(ctx, tx, "flatcar", flatcarApp, []string{"stable"}, "test", now); err != nil {
+		return err
+	}
+	r := fleet.Release{App: flatcarApp, Arch: "amd64", Version: "2.0.0", Published: now}
+	e := api.External{URLs: []string{"http://127.0.0.1/"}, Name: "x", Size: 1, SHA256: strings.Repeat("a", 64), SHA1: strings.Repeat("b", 40)}
+	if err := AddExternal(ctx, tx, &r, &e, "test"); err != nil {
+		return err
+	}
+	plan := fleet.Rollout{App: flatcarApp, Channel: "stable", Arch: "amd64"}
+	// It never comes to everybody, or it would be over before there are machines.
+	plan.Plan = rollout.Plan{Ramp: rollout.Ramp{Start: 99, Over: rollout.Duration(1000 * time.Hour)}, Limits: rollout.Limits{AtOnce: 1_000_000}}
+	if err := PlanRollout(ctx, tx, &plan, "2.0.0", "test", now); err != nil {
+		return err
+	}
+	_, err := SteerRollout(ctx, tx, plan.ID, "start", "", "test", now)
+	return err
+}
+
+// TestKill ends the server with SIGKILL while machines ask for updates and report them: every grant and every event that was answered is in the database afterwards, and the
+// rollout's counters are what its machines add up to.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
@@ -76,59 +101,87 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal("the server did not start:", err)
 	}
-	const machines, each = 8, 5
-	answered := make(chan string, machines*each)
-	failed := make(chan error, machines)
-	for i := range machines {
-		go func() {
-			id := fmt.Sprintf("machine-%d", i)
-			body := vector(t, "4-applied", machineID, id)
-			for range each {
-				res, err := http.Post("http://"+strings.TrimSpace(address)+"/v1/update", "text/xml", strings.NewReader(body))
+	const clients, enough = 16, 200
+	type answered struct{ granted, installed bool }
+	got := make([]map[string]answered, clients)
+	var grants atomic.Int64
+	var group sync.WaitGroup
+	for c := range clients {
+		got[c] = map[string]answered{}
+		group.Go(func() {
+			for n := 0; ; n++ { // until the server is gone
+				id := fmt.Sprintf("machine-%d-%d", c, n)
+				body, err := ask(address, vector(t, "1-first-check", machineID, id))
 				if err != nil {
-					failed <- err
 					return
 				}
-				res.Body.Close()
-				if res.StatusCode != http.StatusOK {
-					failed <- fmt.Errorf("status %s", res.Status)
+				if !strings.Contains(body, `version="2.0.0"`) {
+					if rollout.Place(id, "2.0.0") < 0.99 {
+						t.Errorf("%s is answered %s", id, body)
+					}
+					continue
+				}
+				got[c][id] = answered{granted: true}
+				grants.Add(1)
+				if _, err := ask(address, vector(t, "4-applied", machineID, id)); err != nil {
 					return
 				}
-				answered <- id
+				got[c][id] = answered{true, true}
 			}
-			failed <- nil
-		}()
+		})
 	}
-	for range machines {
-		if err := <-failed; err != nil {
-			t.Error(err)
-		}
+	for grants.Load() < enough {
+		time.Sleep(time.Millisecond)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	close(answered)
-	want := map[string]int{}
-	for id := range answered {
-		want[id]++
-	}
+	group.Wait()
 	s, err := Open(t.Context(), Config{Dir: dir}) // the lock went with the process
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if len(want) != machines {
-		t.Fatalf("%d machines were answered, want %d", len(want), machines)
-	}
-	for id, n := range want {
-		events, err := s.store.Read().Events(t.Context(), flatcarApp, id)
-		if err != nil || len(events) != n {
-			t.Errorf("%s: %d events are kept (%v), %d were answered", id, len(events), err, n)
+	tx := s.store.Read()
+	installed := 0
+	for _, machines := range got {
+		for id, a := range machines {
+			m, err := tx.Machine(t.Context(), flatcarApp, id)
+			if err != nil || m.Target != "2.0.0" || m.State != fleet.Granted && m.State != fleet.Installed {
+				t.Errorf("%s was granted 2.0.0, and is %s with %q (%v)", id, m.State, m.Target, err)
+			}
+			if !a.installed {
+				continue
+			}
+			installed++
+			if events, err := tx.Events(t.Context(), flatcarApp, id); err != nil || len(events) != 1 || m.State != fleet.Installed {
+				t.Errorf("%s was answered an event, and %d are kept; it is %s (%v)", id, len(events), m.State, err)
+			}
 		}
-		m, err := s.store.Read().Machine(t.Context(), flatcarApp, id)
-		if err != nil || m.State != fleet.Installed {
-			t.Errorf("%s is %s (%v), want installed", id, m.State, err)
-		}
 	}
+	if installed < enough/4 {
+		t.Errorf("%d events were answered", installed)
+	}
+	r, err := tx.OpenRollout(t.Context(), flatcarApp, "stable", "amd64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := tx.CountSteps(t.Context(), r.ID)
+	if err != nil || r.Counted.All.InFlight != again.All.InFlight || r.Counted.All.Granted < grants.Load() {
+		t.Errorf("the rollout counts %+v, its machines are %+v (%v), %d grants were answered", r.Counted.All, again.All, err, grants.Load())
+	}
+}
+
+func ask(address, body string) (string, error) {
+	res, err := http.Post("http://"+strings.TrimSpace(address)+"/v1/update", "text/xml", strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", res.Status)
+	}
+	return string(answer), err
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -64,8 +63,15 @@ func (s *story) tell(ctx context.Context) error {
 	}
 	s.done("first boot, until the machine is healthy and has checked in", begin)
 
-	s.line.heading("Update to %s", newVersion)
+	s.line.heading("Roll %s out", newVersion)
 	begin = time.Now()
+	if err := s.gather(ctx); err != nil {
+		return err
+	}
+	good, err := s.rollOut(ctx, newVersion)
+	if err != nil {
+		return err
+	}
 	if err := s.update(ctx, newVersion, "B"); err != nil {
 		return err
 	}
@@ -78,11 +84,15 @@ func (s *story) tell(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	s.done("update to "+newVersion+", from the check to the blessing", begin)
+	s.done("update to "+newVersion+", from the rollout's start to the blessing", begin)
+	if err := s.seeRollout(ctx, good, "done"); err != nil {
+		return err
+	}
 
-	s.line.heading("Publish %s, whose health check fails", sickVersion)
+	s.line.heading("Roll %s out, whose health check fails", sickVersion)
 	begin = time.Now()
-	if err := s.publish(ctx, sickVersion); err != nil {
+	sick, err := s.rollOut(ctx, sickVersion)
+	if err != nil {
 		return err
 	}
 	if err := s.update(ctx, sickVersion, "A"); err != nil {
@@ -102,12 +112,15 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 	s.done("the failed update to "+sickVersion+" and the way back", begin)
+	if err := s.seeRollout(ctx, sick, "halted"); err != nil {
+		return err
+	}
 
 	s.line.heading("Ask again")
 	return s.askAgain(ctx)
 }
 
-// serve starts the server and publishes the first two releases.
+// serve starts the server and publishes the release that machines begin with.
 func (s *story) serve(ctx context.Context) error {
 	s.line.heading("Serve")
 	var err error
@@ -118,14 +131,10 @@ func (s *story) serve(ctx context.Context) error {
 		return err
 	}
 	s.line.add(serverW, "", "semper-server answers at %s, its data is in %s", s.server.URL, filepath.Join(s.o.out, "server"))
-	return errors.Join(s.publish(ctx, oldVersion), s.publish(ctx, newVersion))
-}
-
-func (s *story) publish(ctx context.Context, version string) error {
-	if err := s.server.Publish(ctx, nil, s.releases[version].Release, "stable"); err != nil {
+	if err := s.server.Publish(ctx, nil, s.releases[oldVersion].Release, "stable"); err != nil {
 		return err
 	}
-	s.line.add(serverW, "", "%s is published (payload %s), channel stable offers it", version, s.releases[version].size("full.crau"))
+	s.line.add(serverW, "", "%s is published and verified (payload %s), channel stable offers it", oldVersion, s.releases[oldVersion].size("full.crau"))
 	return nil
 }
 

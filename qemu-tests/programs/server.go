@@ -64,9 +64,13 @@ func (f Folder) StartServer(ctx context.Context, dir string, args ...string) (*S
 // Stop ends the server in order.
 func (s *Server) Stop() error { return s.daemon.stop() }
 
-// Publish uploads a release and makes it the current one of a channel, with "semper publish".
+// Publish uploads a release and makes it the current one of a channel, with "semper publish"; without a channel it waits for a rollout.
 func (s *Server) Publish(ctx context.Context, log io.Writer, release, channel string) error {
-	_, err := s.programs.Run(ctx, log, "semper", "publish", release, "--server", s.URL, "--channel", channel, "--token-file", s.TokenFile)
+	args := []string{"publish", release, "--server", s.URL, "--token-file", s.TokenFile}
+	if channel != "" {
+		args = append(args, "--channel", channel)
+	}
+	_, err := s.programs.Run(ctx, log, "semper", args...)
 	return err
 }
 

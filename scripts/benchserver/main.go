@@ -1,0 +1,235 @@
+// Command benchserver measures semper-server over HTTP against a bare net/http handler that reads the body and answers a constant of the same size, with the same
+// client and connections, in the same run:
+//
+//	polls        known machines that are up to date
+//	grants       machines that get a release of a rollout with limits; each answer is on disk before it leaves
+//	completions  machines that report the update's end; likewise
+//
+// for an empty table and for one with many machines. The load comes from the same machine, so what counts are ratios, and the processor time of the server alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/semper-os/semper/omaha/server"
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "folder with semper-server")
+	out := flag.String("out", "out/bench-server", "where the servers' data goes; what is there is replaced")
+	machines := flag.Int("machines", 1_000_000, "machines of the large table")
+	seconds := flag.Float64("seconds", 5, "how long each rate is measured")
+	bare := flag.String("bare", "", "internal: be the bare handler, with this address file")
+	flag.Parse()
+	var err error
+	if *bare != "" {
+		err = serveBare(*bare)
+	} else {
+		err = run(*bin, *out, *machines, time.Duration(*seconds*float64(time.Second)))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchserver:", err)
+		os.Exit(1)
+	}
+}
+
+// answerSize is about what a machine without an update is answered.
+const answerSize = 420
+
+func serveBare(addressFile string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	answer := []byte(strings.Repeat("x", answerSize))
+	if err := os.WriteFile(addressFile, []byte(l.Addr().String()), 0o600); err != nil {
+		return err
+	}
+	s := http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/xml; charset=utf-8")
+		_, _ = w.Write(answer)
+	})}
+	return s.Serve(l)
+}
+
+// process is a server under load.
+type process struct {
+	cmd     *exec.Cmd
+	address string
+	started time.Duration
+}
+
+func start(dir string, command string, args ...string) (*process, error) {
+	address := filepath.Join(dir, "address")
+	if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "ADDRESS", address)
+	}
+	p := &process{cmd: exec.Command(command, args...)}
+	log, err := os.Create(filepath.Join(dir, filepath.Base(command)+".log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p.cmd.Stderr = log
+	begin := time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	for range 6000 {
+		if b, err := os.ReadFile(address); err == nil && len(b) > 0 {
+			p.address, p.started = strings.TrimSpace(string(b)), time.Since(begin)
+			return p, nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil, errors.Join(fmt.Errorf("%s did not start, see its log in %s", command, dir), p.stop())
+}
+
+func (p *process) stop() error {
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	err := p.cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) { // the bare handler knows no order
+		return nil
+	}
+	return err
+}
+
+func run(bin, out string, machines int, long time.Duration) error {
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b, err := start(out, self, "-bare", "ADDRESS")
+	if err != nil {
+		return err
+	}
+	base, err := load(b, long, polls(0, 1000))
+	if err := errors.Join(err, b.stop()); err != nil {
+		return err
+	}
+	fmt.Printf("bare net/http handler                        %s\n", base)
+	var empty result
+	for _, n := range []int{0, machines} {
+		dir := filepath.Join(out, fmt.Sprint(n))
+		begin := time.Now()
+		if err := fill(dir, n); err != nil {
+			return err
+		}
+		fmt.Printf("== %d machines known before (made in %.0f s); SQLite, WAL, synchronous=FULL\n", n, time.Since(begin).Seconds())
+		poll, err := measure(bin, dir, n, long, base)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			empty = poll
+		} else {
+			fmt.Printf("polls with %d machines, times those with an empty table   %.2f (target: at least 0.8)\n", n, poll.rate/empty.rate)
+		}
+	}
+	return nil
+}
+
+// measure loads one server.
+func measure(bin, dir string, n int, long time.Duration, base result) (poll result, err error) {
+	p, err := start(dir, filepath.Join(bin, "semper-server"), "serve", "--listen", "127.0.0.1:0", "--address-file", "ADDRESS", "--data", filepath.Join(dir, "data"), "--rate-limit", "0")
+	if err != nil {
+		return poll, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	fmt.Printf("start-up %.2f s (target: under 10 s)\n", p.started.Seconds())
+	known := max(n, 1000)
+	if _, err := loadOnce(p, polls(0, known), min(known, 100_000)); err != nil { // known, and in memory
+		return poll, err
+	}
+	if poll, err = load(p, long, polls(0, min(known, 100_000))); err != nil {
+		return poll, err
+	}
+	fmt.Printf("polls of known machines, no update           %s  %.2f of bare (target: at least 0.5)\n", poll, poll.rate/base.rate)
+	if err := rollOut(bin, dir); err != nil {
+		return poll, err
+	}
+	count := int(long.Seconds() * 3000)
+	grants, err := loadOnce(p, newcomers("1.0.0", true, ""), count)
+	if err != nil {
+		return poll, err
+	}
+	fmt.Printf("grants under a rollout's limits, durable     %s  %.2f of bare (target: at least 5000/s)\n", grants, grants.rate/base.rate)
+	done, err := loadOnce(p, newcomers("1.1.0", false, `<event eventtype="3" eventresult="2" previousversion="1.0.0"></event>`), count)
+	if err != nil {
+		return poll, err
+	}
+	fmt.Printf("completion events, durable                   %s  %.2f of bare (target: at least 5000/s)\n", done, done.rate/base.rate)
+	if err := queries(p, dir); err != nil {
+		return poll, err
+	}
+	rss, err := resident(p.cmd.Process.Pid)
+	if err != nil {
+		return poll, err
+	}
+	fmt.Printf("resident memory                              %d MiB (target: under 1024)\n", rss>>20)
+	return poll, nil
+}
+
+func rollOut(bin, dir string) error {
+	out, err := exec.Command(filepath.Join(bin, "semper-server"), "rollout", "plan", "1.1.0", "--channel", "stable", "--at-once", "500000", "--rate", "900000/1h", "--halt", "50%", "--start",
+		"--data", filepath.Join(dir, "data")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("rollout plan: %w: %s", err, out)
+	}
+	return nil
+}
+
+// queries times what operators look at.
+func queries(p *process, dir string) error {
+	token, err := os.ReadFile(filepath.Join(dir, "data", server.TokenFile))
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{"/api/v1/machines?limit=1000", "/api/v1/machines?limit=1000&after=m0000500000", "/api/v1/machines/m0000000007", "/api/v1/channels", "/api/v1/rollouts", "/api/v1/releases", "/metrics"} {
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+path, nil)
+		if err != nil {
+			cancel()
+			return err
+		}
+		r.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			cancel()
+			return err
+		}
+		n, err := io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		cancel()
+		if err != nil || res.StatusCode != http.StatusOK {
+			return fmt.Errorf("GET %s: %s: %w", path, res.Status, err)
+		}
+		fmt.Printf("GET %-44s %4d ms, %d bytes (target: under 300 ms)\n", path, time.Since(begin).Milliseconds(), n)
+	}
+	return nil
+}
