@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	publish VERSION CHANNEL   publishes a small release with the token of the folder "data"
 //	address FILE          waits until a server has written its address there, and sets $SERVER
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
+//	revoke ROLE           revokes that role's token
 //	rot DIR               damages a file
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
 func TestScripts(t *testing.T) {
@@ -38,8 +39,20 @@ func TestScripts(t *testing.T) {
 		"lock":    lock,
 		"post":    post,
 		"publish": publish,
+		"revoke":  revoke,
 		"rot":     rot,
 	}})
+}
+
+// revoke revokes the token of a role, by its id in the list that was printed last.
+func revoke(ts *testscript.TestScript, _ bool, args []string) {
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if f := strings.Fields(line); len(f) > 1 && f[1] == args[0] {
+			ts.Check(ts.Exec("semper-server", "token", "revoke", f[0], "--data", "data"))
+			return
+		}
+	}
+	ts.Fatalf("no token of the role %s", args[0])
 }
 
 // rot changes a byte of the first file in a folder.

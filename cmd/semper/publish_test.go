@@ -115,7 +115,7 @@ func newTestToken(data string, role fleet.Role) (token string, err error) {
 	}
 	defer s.Close()
 	err = s.Write(ctx, func(tx store.Tx) error {
-		token, err = server.NewToken(ctx, tx, rand.Reader, role, "test", time.Now())
+		token, err = server.NewToken(ctx, tx, rand.Reader, role, "test", "test", time.Now())
 		return err
 	})
 	return token, err

@@ -23,7 +23,7 @@ import (
 func (f *fixture) newToken(role fleet.Role) (token string) {
 	f.Helper()
 	err := f.s.store.Write(f.Context(), func(tx store.Tx) (err error) {
-		token, err = NewToken(f.Context(), tx, rand.Reader, role, "test", time.Now())
+		token, err = NewToken(f.Context(), tx, rand.Reader, role, "test", "test", time.Now())
 		return err
 	})
 	if err != nil {

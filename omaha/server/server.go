@@ -235,7 +235,7 @@ func (s *Server) seed(ctx context.Context) error {
 				}
 			}
 		}
-		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", now)
+		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", "semper-server", now)
 		if err != nil {
 			return err
 		}

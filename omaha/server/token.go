@@ -28,7 +28,7 @@ const (
 )
 
 // NewToken makes a token with a role and returns it; it cannot be had a second time.
-func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Role, label string, now time.Time) (string, error) {
+func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Role, label, who string, now time.Time) (string, error) {
 	if !role.Valid() {
 		return "", fault.New(fault.Usage, "there is no role %q", role)
 	}
@@ -38,8 +38,26 @@ func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Rol
 	}
 	id := hex.EncodeToString(bits[:tokenIDBytes])
 	secret := base64.RawURLEncoding.EncodeToString(bits[tokenIDBytes:])
-	err := tx.AddToken(ctx, store.Token{ID: id, SHA256: sha256.Sum256([]byte(secret)), Role: role, Label: label, Created: now})
+	if err := tx.AddToken(ctx, store.Token{ID: id, SHA256: sha256.Sum256([]byte(secret)), Role: role, Label: label, Created: now}); err != nil {
+		return "", err
+	}
+	err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-new", Subject: "token " + id, Detail: string(role) + " " + label})
 	return tokenPrefix + id + "_" + secret, err
+}
+
+// RevokeToken makes a token worthless at once. The id is the second part of a token, or all of it.
+func RevokeToken(ctx context.Context, tx store.Tx, id, who string, now time.Time) error {
+	if rest, whole := strings.CutPrefix(id, tokenPrefix); whole {
+		id, _, _ = strings.Cut(rest, "_")
+	}
+	t, err := tx.Token(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := tx.DeleteToken(ctx, id); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-revoke", Subject: "token " + id, Detail: string(t.Role) + " " + t.Label})
 }
 
 // errBadToken does not say what was wrong with a token.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -23,15 +24,36 @@ func (tx Tx) AddToken(ctx context.Context, t Token) error {
 	return failed("keep a token", err)
 }
 
-// Token returns the token of an id, or ErrNotFound.
-func (tx Tx) Token(ctx context.Context, id string) (Token, error) {
-	t := Token{ID: id}
+func scanToken(t *Token, scan func(...any) error) error {
 	var sum string
 	var created int64
-	err := tx.q.QueryRowContext(ctx, "SELECT sha256, role, label, created_at FROM tokens WHERE id = ?", id).Scan(&sum, &t.Role, &t.Label, &created)
-	if err == nil {
-		err = unhex(t.SHA256[:], sum)
+	if err := scan(&t.ID, &sum, &t.Role, &t.Label, &created); err != nil {
+		return err
 	}
 	t.Created = fromMillis(created)
-	return t, failed("token", err)
+	return unhex(t.SHA256[:], sum)
+}
+
+// Tokens lists all tokens, the oldest first.
+func (tx Tx) Tokens(ctx context.Context) ([]Token, error) {
+	return list(ctx, tx.q, "list tokens", scanToken, "SELECT id, sha256, role, label, created_at FROM tokens ORDER BY created_at, id")
+}
+
+// DeleteToken makes a token worthless; ErrNotFound where there is none of that id.
+func (tx Tx) DeleteToken(ctx context.Context, id string) error {
+	res, err := tx.q.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id)
+	if err != nil {
+		return failed("delete a token", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return fmt.Errorf("token %s: %w", id, ErrNotFound)
+	}
+	return nil
+}
+
+// Token returns the token of an id, or ErrNotFound.
+func (tx Tx) Token(ctx context.Context, id string) (Token, error) {
+	var t Token
+	row := tx.q.QueryRowContext(ctx, "SELECT id, sha256, role, label, created_at FROM tokens WHERE id = ?", id)
+	return t, failed("token", scanToken(&t, row.Scan))
 }
