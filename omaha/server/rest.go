@@ -20,12 +20,15 @@ import (
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
-func (s *Server) restRoutes(mux *http.ServeMux) {
-	for _, route := range []struct {
-		pattern string
-		need    fleet.Role
-		answer  func(http.ResponseWriter, *http.Request) error
-	}{
+// route is one of the REST interface, and who may use it.
+type route struct {
+	pattern string
+	need    fleet.Role
+	answer  func(http.ResponseWriter, *http.Request) error
+}
+
+func (s *Server) routes() []route {
+	return []route{
 		{"GET /api/v1/applications", fleet.Viewer, s.applications},
 		{"GET /api/v1/channels", fleet.Viewer, s.channels},
 		{"PUT /api/v1/channels/{name}", fleet.Publisher, s.setChannel},
@@ -54,7 +57,11 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 		{"GET /api/v1/audit", fleet.Viewer, s.audit},
 		{"GET /api/v1/blobs/{sha256}", fleet.Publisher, s.blob},
 		{"PUT /api/v1/blobs/{sha256}", fleet.Publisher, s.putBlob},
-	} {
+	}
+}
+
+func (s *Server) restRoutes(mux *http.ServeMux) {
+	for _, route := range s.routes() {
 		mux.HandleFunc(route.pattern, s.needs(route.need, route.answer))
 	}
 	mux.HandleFunc("/api/v1/", s.needs(fleet.Viewer, func(http.ResponseWriter, *http.Request) error {

@@ -1,0 +1,71 @@
+package server
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/semper-os/semper/omaha/server/fleet"
+)
+
+// mayUse says who may use each route: viewer, operator, publisher, admin. A route without a row fails the test, so that nobody adds one without a thought.
+var mayUse = map[string]string{
+	"GET /api/v1/applications":                     "vopa",
+	"GET /api/v1/channels":                         "vopa",
+	"PUT /api/v1/channels/{name}":                  "pa",
+	"GET /api/v1/channels/{name}/freshness":        "vopa",
+	"PUT /api/v1/channels/{name}/freshness":        "pa",
+	"GET /api/v1/releases":                         "vopa",
+	"GET /api/v1/releases/{version}":               "vopa",
+	"PUT /api/v1/releases/{version}":               "pa",
+	"GET /api/v1/machines":                         "vopa",
+	"GET /api/v1/machines/{id}":                    "vopa",
+	"GET /api/v1/machines/{id}/why":                "vopa",
+	"PUT /api/v1/machines/{id}/pin":                "oa",
+	"DELETE /api/v1/machines/{id}/pin":             "oa",
+	"PUT /api/v1/machines/{id}/group":              "oa",
+	"GET /api/v1/groups":                           "vopa",
+	"GET /api/v1/groups/{name}":                    "vopa",
+	"PUT /api/v1/groups/{name}":                    "oa",
+	"DELETE /api/v1/groups/{name}":                 "oa",
+	"GET /api/v1/rollouts":                         "vopa",
+	"POST /api/v1/rollouts":                        "oa",
+	"GET /api/v1/rollouts/{id}":                    "vopa",
+	"POST /api/v1/rollouts/{id}/{verb}":            "oa",
+	"PUT /api/v1/releases/{version}/road":          "oa",
+	"PUT /api/v1/releases/{version}/withdrawal":    "oa",
+	"DELETE /api/v1/releases/{version}/withdrawal": "oa",
+	"GET /api/v1/audit":                            "vopa",
+	"GET /api/v1/blobs/{sha256}":                   "pa",
+	"PUT /api/v1/blobs/{sha256}":                   "pa",
+}
+
+func TestWhoMayUseWhat(t *testing.T) {
+	f := serve(t, t.TempDir(), Config{})
+	tokens := map[string]string{
+		"v": f.newToken(fleet.Viewer), "o": f.newToken(fleet.Operator), "p": f.newToken(fleet.Publisher), "a": f.newToken(fleet.Admin),
+	}
+	seen := 0
+	for _, r := range f.s.routes() {
+		who, ok := mayUse[r.pattern]
+		if !ok {
+			t.Errorf("%s: who may use it is not in the table", r.pattern)
+			continue
+		}
+		seen++
+		method, path, _ := strings.Cut(r.pattern, " ")
+		path = strings.NewReplacer("{name}", "nowhere", "{version}", "9.9.9", "{id}", "7", "{verb}", "start", "{sha256}", strings.Repeat("0", 64)).Replace(path)
+		for role, token := range tokens {
+			// An empty body is refused by whoever is let in, so that nothing changes.
+			status, _, body := f.do(method, path, "", "Authorization", "Bearer "+token)
+			if let := status != 403 && status != 401; let != strings.Contains(who, role) {
+				t.Errorf("%s as %s: status %d: %s", r.pattern, role, status, body)
+			}
+		}
+		if status, _, _ := f.do(method, path, ""); status != 401 {
+			t.Errorf("%s without a token: status %d", r.pattern, status)
+		}
+	}
+	if seen != len(mayUse) {
+		t.Errorf("the table has %d rows, of which %d are routes", len(mayUse), seen)
+	}
+}
