@@ -54,6 +54,8 @@ type Store struct {
 	loop        sync.WaitGroup
 
 	changes atomic.Int64 // as Changes tells it
+	guest   bool         // beside a server that may run on the same database
+	before  int64        // changes when a guest came
 
 	mu      sync.Mutex
 	touches map[machineKey]touch
@@ -81,7 +83,8 @@ func Create(ctx context.Context, dir string) (*Store, error) {
 	return open(ctx, path)
 }
 
-// Open opens the database that a server made in the folder dir.
+// Open opens the database that a server made in the folder dir, whether it runs or not. Close then takes a moment after a change that decides what machines are answered, in
+// which a running server notices it.
 func Open(ctx context.Context, dir string) (*Store, error) {
 	path := filepath.Join(dir, fileName)
 	switch _, err := os.Stat(path); {
@@ -90,7 +93,11 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	case err != nil:
 		return nil, fault.Wrap(fault.IO, err)
 	}
-	return open(ctx, path)
+	s, err := open(ctx, path)
+	if err == nil {
+		s.guest, s.before = true, s.Changes()
+	}
+	return s, err
 }
 
 func open(ctx context.Context, path string) (*Store, error) {
@@ -124,6 +131,9 @@ func open(ctx context.Context, path string) (*Store, error) {
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	s.loop.Wait()
+	if s.guest && s.Changes() != s.before {
+		time.Sleep(3 * lookEvery) // who closes has a server answer by what was changed
+	}
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 

@@ -68,10 +68,10 @@ func (s *Store) run() {
 }
 
 // lookEvery is how soon another program's changes are noticed.
-const lookEvery = 100 * time.Millisecond
+const lookEvery = 50 * time.Millisecond
 
 // Changes is a number that is another one once something has changed that decides what machines are answered: channels, releases, rollouts' states, groups, pins, freshness.
-// It is right for what this Store has written, and at most a tenth of a second late for what another program has. Machines and counters do not count.
+// It is right for what this Store has written, and at most lookEvery late for what another program has. Machines and counters do not count.
 func (s *Store) Changes() int64 { return s.changes.Load() }
 
 func (s *Store) lookForChanges(ctx context.Context, db *sql.DB) error {
