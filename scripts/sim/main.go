@@ -47,13 +47,15 @@ func run(out, dir, only string, machines, small int) error {
 	cautious.Limits.AtOnce = int64(max(machines/500, 50))
 	httpPlan := plan
 	httpPlan.Limits.AtOnce = int64(max(small/20, 50))
+	// Of a small fleet the sample that is judged is a larger share.
+	few := func(share float64) float64 { return max(share, 5*float64(halt.Sample)/float64(machines)) }
 	strict := plan
 	strict.Canary.Failures = 1
 	for _, s := range []scenario{
 		{name: "well", machines: machines, plan: plan},
-		{name: "failing", machines: machines, plan: cautious, fails: 0.03, halts: true, touched: 0.005},
+		{name: "failing", machines: machines, plan: cautious, fails: 0.03, halts: true, touched: few(0.005)},
 		{name: "canary", machines: machines, plan: strict, fails: 1, halts: true, touched: 20.0 / float64(machines)},
-		{name: "silent", machines: machines, plan: cautious, silent: 0.03, halts: true, touched: 0.05},
+		{name: "silent", machines: machines, plan: cautious, silent: 0.03, halts: true, touched: few(0.05)},
 		{name: "http", machines: small, plan: httpPlan, http: true},
 	} {
 		if only != "" && s.name != only {
