@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,9 +38,9 @@ func (c *course) load(ctx context.Context, tx store.Tx, m *fleet.Machine) error 
 	return err
 }
 
-// cameBack finds a machine that booted again without the release that it was to boot.
-func (c *course) cameBack(m, before *fleet.Machine, now time.Time) *fleet.Failure {
-	if c.rollout == nil {
+// cameBack finds a machine that booted again without the release that it was to boot, where it does not say so itself, with its reason.
+func (c *course) cameBack(m, before *fleet.Machine, told []fleet.Failure, now time.Time) *fleet.Failure {
+	if c.rollout == nil || slices.ContainsFunc(told, func(f fleet.Failure) bool { return f.Version == c.rollout.Version }) {
 		return nil
 	}
 	return m.CameBack(before, c.step.Step, c.rollout.Version, now)

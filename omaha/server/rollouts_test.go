@@ -293,6 +293,10 @@ func TestHalts(t *testing.T) {
 			if got.State != "halted" || got.By != "" || !strings.Contains(got.Why, "3 machines failed") || !strings.Contains(got.Why, "bad1") || !strings.Contains(got.Why, c.why) {
 				t.Fatalf("after three failures: %s by %q: %s", got.State, got.By, got.Why)
 			}
+			known, err := f.s.store.Read().Failures(t.Context(), f.app, "bad0")
+			if err != nil || c.name != "silent after the reboot" && (len(known) != 1 || !strings.Contains(known[0].Reason, c.why)) {
+				t.Errorf("what is known of the first machine's failure: %+v (%v)", known, err)
+			}
 			if len(got.Failures) != 3 || !strings.Contains(got.Failures[0].Why, c.why) {
 				t.Errorf("failures %+v", got.Failures)
 			}

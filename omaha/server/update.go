@@ -190,7 +190,7 @@ func evaluateApp(ctx context.Context, tx store.Tx, req *omaha.Request, app *omah
 		}
 		o.left.leave(now)
 	}
-	if f := o.course.cameBack(m, &before, now); f != nil {
+	if f := o.course.cameBack(m, &before, o.failures, now); f != nil {
 		o.failures = append(o.failures, *f)
 	} else {
 		o.course.heard(m, &before, now)
