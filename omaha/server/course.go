@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -19,23 +18,6 @@ type course struct {
 	step    fleet.RolloutStep
 	changed bool // the step did
 	halted  bool // by this
-}
-
-// load finds the rollout that is under way in a machine's channel, and how far the machine is with it.
-func (c *course) load(ctx context.Context, tx store.Tx, m *fleet.Machine) error {
-	if m.ID == "" {
-		return nil
-	}
-	r, err := tx.OpenRollout(ctx, m.App, m.Channel, m.Arch)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	c.rollout = &r
-	c.step, err = tx.RolloutStep(ctx, r.ID, m.ID)
-	return err
 }
 
 // cameBack finds a machine that booted again without the release that it was to boot, where it does not say so itself, with its reason.
@@ -90,21 +72,6 @@ func (c *course) move(to rollout.Step, why string, now time.Time) {
 	}
 	c.rollout.Counted = c.rollout.Counted.Add(c.step.Canary, c.step.Step, to)
 	c.step.Step, c.step.Since, c.step.Why, c.changed = to, now, why, true
-}
-
-// keep puts the step on record, and stops the rollout if it is one failure too many.
-func (c *course) keep(ctx context.Context, tx store.Tx, now time.Time) error {
-	if !c.changed {
-		return nil
-	}
-	if err := tx.PutRolloutStep(ctx, c.rollout.ID, &c.step); err != nil {
-		return err
-	}
-	var err error
-	if c.halted, err = judge(ctx, tx, c.rollout, now); err != nil {
-		return err
-	}
-	return tx.PutRollout(ctx, c.rollout)
 }
 
 // namedFailures is how many failures are read to name some in a sentence.

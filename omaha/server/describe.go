@@ -117,16 +117,14 @@ func MachineDetail(ctx context.Context, tx store.Tx, app, id string, now time.Ti
 
 // Why says what a machine would be answered if it asked now.
 func Why(ctx context.Context, tx store.Tx, m *fleet.Machine, now time.Time) (api.Why, error) {
-	asking := *m
-	var c course
-	err := c.load(ctx, tx, &asking)
-	var q *fleet.Question
-	if err == nil {
-		q, err = question(ctx, tx, &asking, &c, nil, now)
-	}
+	known, err := recordsOf(ctx, tx, m)
 	if err != nil {
 		return api.Why{}, fmt.Errorf("why machine %s has no update: %w", m.ID, err)
 	}
+	asking := *m
+	c := known.course(&asking)
+	q := known.question(&asking, &c, nil)
+	q.Now = now
 	d := fleet.Decide(q)
 	out := api.Why{Cause: string(d.Cause), Sentence: d.Reason, Next: d.Next}
 	if d.Offer != nil {
@@ -136,6 +134,18 @@ func Why(ctx context.Context, tx store.Tx, m *fleet.Machine, now time.Time) (api
 		out.Rollout = c.rollout.ID
 	}
 	return out, nil
+}
+
+func recordsOf(ctx context.Context, tx store.Tx, m *fleet.Machine) (*records, error) {
+	p, err := loadPolicy(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	known, err := readRecords(ctx, tx, p, []fleet.Machine{*m})
+	if err != nil {
+		return nil, err
+	}
+	return known, known.readPinned(ctx, tx, m)
 }
 
 func describeMachine(m *fleet.Machine) api.Machine {

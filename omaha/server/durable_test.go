@@ -111,7 +111,7 @@ func TestKill(t *testing.T) {
 		group.Go(func() {
 			for n := 0; ; n++ { // until the server is gone
 				id := fmt.Sprintf("machine-%d-%d", c, n)
-				body, err := ask(address, vector(t, "1-first-check", machineID, id))
+				body, err := request(address, vector(t, "1-first-check", machineID, id))
 				if err != nil {
 					return
 				}
@@ -123,7 +123,7 @@ func TestKill(t *testing.T) {
 				}
 				got[c][id] = answered{granted: true}
 				grants.Add(1)
-				if _, err := ask(address, vector(t, "4-applied", machineID, id)); err != nil {
+				if _, err := request(address, vector(t, "4-applied", machineID, id)); err != nil {
 					return
 				}
 				got[c][id] = answered{true, true}
@@ -173,7 +173,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-func ask(address, body string) (string, error) {
+func request(address, body string) (string, error) {
 	res, err := http.Post("http://"+strings.TrimSpace(address)+"/v1/update", "text/xml", strings.NewReader(body))
 	if err != nil {
 		return "", err

@@ -109,9 +109,13 @@ type Server struct {
 	metrics     metrics
 	gauges      gauges
 	memo        *memo
+	recorder    *recorder
 	closing     atomic.Bool
 	started     time.Time
 	retired     time.Time // when machines were looked through last, by Sweep alone
+
+	policy        atomic.Pointer[policy]
+	policyLoading sync.Mutex
 
 	certs        *certs.Keeper       // nil: plain HTTP
 	secrets      [][sha256.Size]byte // hashes of what machines show
@@ -198,7 +202,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.payloads, err = blobs.Open(filepath.Join(s.cfg.Dir, "payloads"), s.cfg.Now()); err != nil {
 		return err
 	}
-	return s.seed(ctx)
+	if err := s.seed(ctx); err != nil {
+		return err
+	}
+	s.startRecorder()
+	return nil
 }
 
 // lock keeps a second server out of the folder. The lock goes with the process, however it ends.
@@ -267,6 +275,9 @@ func writeToken(path, token string) error {
 
 // Close ends the server's use of the data folder. No request may be under way any more.
 func (s *Server) Close() error {
+	if s.recorder != nil {
+		s.recorder.end()
+	}
 	var err error
 	if s.store != nil {
 		err = s.store.Close()

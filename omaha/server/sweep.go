@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -132,7 +133,7 @@ func (s *Server) sweep(ctx context.Context, id int64) error {
 			if r.State == before && r.Counted == counted {
 				return nil
 			}
-			return tx.PutRollout(ctx, &r)
+			return keepRollout(ctx, tx, &r, before)
 		})
 		if err != nil {
 			return err
@@ -180,13 +181,14 @@ func (s *Server) late(ctx context.Context, tx store.Tx, r *fleet.Rollout, now ti
 			return false, err
 		}
 		more = more || len(steps) == sweepBatch
-		for i := range steps {
-			step := &steps[i]
+		moved := make([]store.MachineStep, len(steps))
+		for i, step := range steps {
 			r.Counted = r.Counted.Add(step.Canary, step.Step, c.to)
 			step.Step, step.Since, step.Why = c.to, now, c.why
-			if err := tx.PutRolloutStep(ctx, r.ID, step); err != nil {
-				return false, err
-			}
+			moved[i] = store.MachineStep{Rollout: r.ID, RolloutStep: step}
+		}
+		if err := tx.PutRolloutSteps(ctx, moved); err != nil {
+			return false, err
 		}
 	}
 	return more, nil
@@ -226,10 +228,11 @@ func ableVersions(ctx context.Context, tx store.Tx, r *fleet.Rollout) (able []st
 	if err != nil {
 		return nil, err
 	}
-	marked, err := tx.MarkedReleases(ctx, r.App, r.Arch)
+	marked, err := tx.MarkedReleases(ctx, r.App)
 	if err != nil {
 		return nil, err
 	}
+	marked = slices.DeleteFunc(marked, func(m fleet.Release) bool { return m.Arch != r.Arch })
 	for _, v := range versions {
 		if r.Release.Follows(v, marked) {
 			able = append(able, v)

@@ -57,16 +57,14 @@ func fillStore(ctx context.Context, st *store.Store, machines int) error {
 	}
 	for from := 0; from < machines; from += fillBatch {
 		err := st.Write(ctx, func(tx store.Tx) error {
+			var fresh []store.Change
 			for i := from; i < min(from+fillBatch, machines); i++ {
-				m := fleet.Machine{
+				fresh = append(fresh, store.Change{After: &fleet.Machine{
 					App: omaha.SemperApp, ID: name(i), Arch: "amd64", Version: "1.0.0", Channel: "stable", BootID: "{" + name(i) + "}", Platform: "qemu", FirstVersion: "1.0.0",
 					Address: "127.0.0.1", State: fleet.Complete, StateSince: now, Target: "1.0.0", FirstSeen: now, LastSeen: now,
-				}
-				if err := tx.PutMachine(ctx, &m); err != nil {
-					return err
-				}
+				}})
 			}
-			return nil
+			return tx.PutMachines(ctx, fresh)
 		})
 		if err != nil {
 			return fmt.Errorf("machines from %d: %w", from, err)

@@ -17,7 +17,11 @@ import (
 	"time"
 )
 
-const connections = 32
+// Connections of those that only ask, and of those whose answers wait for the disk: what many wait for at the same time is written together.
+const (
+	connections = 32
+	writers     = 128
+)
 
 // request makes the body of the i-th request.
 type request func(i int) []byte
@@ -54,9 +58,9 @@ func polls(from, to int) request {
 	}
 }
 
-// newcomers are machines that nobody knows.
-func newcomers(version string, poll bool, event string) request {
-	return func(i int) []byte { return body(version, fmt.Sprintf("new%08d", i), poll, event) }
+// each is every one of the known machines once, in an order that has nothing to do with where they are on disk.
+func each(version string, known int, poll bool, event string) request {
+	return func(i int) []byte { return body(version, name(i*7919%known), poll, event) }
 }
 
 // result is what a load showed.
@@ -74,15 +78,15 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // load asks for some time.
 func load(p *process, long time.Duration, next request) (result, error) {
-	return ask(p, next, func(i int, begun time.Time) bool { return time.Since(begun) < long })
+	return ask(p, connections, next, func(i int, begun time.Time) bool { return time.Since(begun) < long })
 }
 
 // loadOnce asks count times.
 func loadOnce(p *process, next request, count int) (result, error) {
-	return ask(p, next, func(i int, _ time.Time) bool { return i < count })
+	return ask(p, writers, next, func(i int, _ time.Time) bool { return i < count })
 }
 
-func ask(p *process, next request, more func(i int, begun time.Time) bool) (result, error) {
+func ask(p *process, connections int, next request, more func(i int, begun time.Time) bool) (result, error) {
 	before, err := processorTime(p.cmd.Process.Pid)
 	if err != nil {
 		return result{}, err

@@ -161,7 +161,8 @@ func measure(bin, dir string, n int, long time.Duration, base result) (poll resu
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	fmt.Printf("start-up %.2f s (target: under 10 s)\n", p.started.Seconds())
-	known := max(n, 1000)
+	count := int(long.Seconds() * 5000)
+	known := max(n, count)
 	if _, err := loadOnce(p, polls(0, known), min(known, 100_000)); err != nil { // known, and in memory
 		return poll, err
 	}
@@ -172,13 +173,12 @@ func measure(bin, dir string, n int, long time.Duration, base result) (poll resu
 	if err := rollOut(bin, dir); err != nil {
 		return poll, err
 	}
-	count := int(long.Seconds() * 3000)
-	grants, err := loadOnce(p, newcomers("1.0.0", true, ""), count)
+	grants, err := loadOnce(p, each("1.0.0", known, true, ""), count)
 	if err != nil {
 		return poll, err
 	}
 	fmt.Printf("grants under a rollout's limits, durable     %s  %.2f of bare (target: at least 5000/s)\n", grants, grants.rate/base.rate)
-	done, err := loadOnce(p, newcomers("1.1.0", false, `<event eventtype="3" eventresult="2" previousversion="1.0.0"></event>`), count)
+	done, err := loadOnce(p, each("1.1.0", known, false, `<event eventtype="3" eventresult="2" previousversion="1.0.0"></event>`), count)
 	if err != nil {
 		return poll, err
 	}

@@ -135,15 +135,14 @@ func (w *world) fill(ctx context.Context) error {
 	}
 	for from := 0; from < len(w.all); from += 20_000 {
 		err := w.store.Write(ctx, func(tx store.Tx) error {
+			var fresh []store.Change
 			for i := from; i < min(from+20_000, len(w.all)); i++ {
 				m := &w.all[i]
-				if err := tx.PutMachine(ctx, &fleet.Machine{
+				fresh = append(fresh, store.Change{After: &fleet.Machine{
 					App: omaha.SemperApp, ID: m.id, Arch: "amd64", Version: oldVersion, Channel: "stable", BootID: m.bootID(), State: fleet.Unknown, StateSince: now, FirstSeen: now, LastSeen: now,
-				}); err != nil {
-					return err
-				}
+				}})
 			}
-			return nil
+			return tx.PutMachines(ctx, fresh)
 		})
 		if err != nil {
 			return err

@@ -120,6 +120,7 @@ type Machine struct {
 	FirstSeen    time.Time
 	LastSeen     time.Time
 	Retired      time.Time // not seen for so long that it does not count; zero: it counts
+	Events       int64     // how many it has reported
 }
 
 // Event is what a machine reported.

@@ -9,9 +9,22 @@ import (
 	"github.com/semper-os/semper/fault"
 )
 
-// CopyTo writes the database as it is at one moment into a folder that has none, while others go on reading and writing this one. The copy is on disk when it returns.
-// A database that is damaged is an error of kind IO.
+// CopyTo writes the database as it is at one moment into a folder that has none, while others go on reading and writing this one. The copy is a file, whatever this
+// one is, and on disk when it returns. A database that is damaged is an error of kind IO.
 func (s *Store) CopyTo(ctx context.Context, dir string) (err error) {
+	path := filepath.Join(dir, fileName)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // SQLite would make it readable for all
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	defer func() { err = errors.Join(err, fault.Wrap(fault.IO, f.Close())) }()
+	if err := s.db.copyTo(ctx, path); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.IO, f.Sync())
+}
+
+func (s *sqlite) copyTo(ctx context.Context, path string) error {
 	var found string
 	if err := s.read.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&found); err != nil {
 		return failed("check", err)
@@ -19,14 +32,6 @@ func (s *Store) CopyTo(ctx context.Context, dir string) (err error) {
 	if found != "ok" {
 		return fault.New(fault.IO, "the database is damaged: %.300s", found)
 	}
-	path := filepath.Join(dir, fileName)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // SQLite would make it readable for all
-	if err != nil {
-		return fault.Wrap(fault.IO, err)
-	}
-	defer func() { err = errors.Join(err, fault.Wrap(fault.IO, f.Close())) }()
-	if _, err := s.read.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
-		return failed("copy", err)
-	}
-	return fault.Wrap(fault.IO, f.Sync())
+	_, err := s.read.ExecContext(ctx, "VACUUM INTO ?", path)
+	return failed("copy", err)
 }

@@ -20,7 +20,7 @@ func scanFreshness(f *fleet.Freshness, scan func(...any) error) error {
 // Freshness returns a channel's freshness statement, or ErrNotFound.
 func (tx Tx) Freshness(ctx context.Context, app, channel, arch string) (fleet.Freshness, error) {
 	var f fleet.Freshness
-	row := tx.q.QueryRowContext(ctx, "SELECT "+freshnessColumns+" FROM freshness WHERE app = ? AND channel = ? AND arch = ?", app, channel, arch)
+	row := tx.q.row(ctx, "SELECT "+freshnessColumns+" FROM freshness WHERE app = ? AND channel = ? AND arch = ?", app, channel, arch)
 	return f, failed("freshness of channel "+channel+" for "+arch, scanFreshness(&f, row.Scan))
 }
 
@@ -34,7 +34,9 @@ func (tx Tx) PutFreshness(ctx context.Context, f *fleet.Freshness) error {
 	if f.Sequence > math.MaxInt64 {
 		return fault.New(fault.Input, "freshness of channel %s: the number %d is too large", f.Channel, f.Sequence)
 	}
-	_, err := tx.q.ExecContext(ctx, "INSERT OR REPLACE INTO freshness ("+freshnessColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	_, err := tx.q.exec(ctx, "INSERT INTO freshness ("+freshnessColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (app, channel, arch) DO UPDATE SET envelope = excluded.envelope, version = excluded.version, issued = excluded.issued, expires = excluded.expires,
+		sequence = excluded.sequence, stored_at = excluded.stored_at`,
 		f.App, f.Channel, f.Arch, f.Envelope, f.Version, millis(f.Issued), millis(f.Expires), int64(f.Sequence), millis(f.Stored))
 	return failed("keep the freshness of channel "+f.Channel, err)
 }

@@ -70,6 +70,11 @@ INSERT INTO files (release, role, name, sha256) VALUES (1, 'full', 'full.crau', 
 INSERT INTO channels (app, name, arch, release, updated_at) VALUES ('{app}', 'stable', 'amd64', 1, 1767323045006);
 INSERT INTO machines (app, id, alias, arch, version, channel, boot_id, platform, first_version, address, state, state_since, target, detail, first_seen, last_seen)
 	VALUES ('{app}', 'm1', 'lab', 'amd64', '1.0.0', 'stable', 'b', 'qemu', '0.9', '10.0.0.1', 'granted', 1767323045006, '1.1.0', 'd', 1767323045006, 1767323045006);
+INSERT INTO machines (app, id, alias, arch, version, channel, boot_id, platform, first_version, address, state, state_since, target, detail, first_seen, last_seen)
+	VALUES ('{app}', 'm2', '', 'amd64', '1.0.0', 'stable', '', '', '', '', 'granted', 1767323045006, '', '', 1767323045006, 1767323045006);
+INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason) VALUES ('{app}', 'm1', 1767323045006, 13, 1, 0, '1.0.0', '', '', '');
+INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason) VALUES ('{app}', 'm2', 1767323045006, 3, 1, 0, '1.0.0', '', '', '');
+INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason) VALUES ('{app}', 'm1', 1767323045006, 14, 1, 0, '1.0.0', '', '', '');
 `
 
 func fromSchema(t *testing.T, all []string, version int) {
@@ -80,11 +85,18 @@ func fromSchema(t *testing.T, all []string, version int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := migrate(t.Context(), db); err != nil {
+	conn, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(migrateSQLite(t.Context(), conn), conn.Close()); err != nil {
 		t.Fatal(err)
 	}
 	sum := strings.Repeat("ab", 32)
 	for row := range strings.SplitSeq(strings.TrimSpace(oldRows), ";\n") {
+		if strings.Contains(row, "INTO files ") && version >= 6 {
+			row = strings.ReplaceAll(strings.ReplaceAll(row, "sha256)", "sha256, sha1, size)"), "?1)", "?1, ?2, 7)")
+		}
 		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
 		if _, err := db.ExecContext(t.Context(), row); err != nil {
 			t.Fatalf("%v in %s", err, row)
@@ -95,7 +107,13 @@ func fromSchema(t *testing.T, all []string, version int) {
 	s := create(t, dir)
 	m := fleet.Machine{
 		App: app, ID: "m1", Alias: "lab", Arch: "amd64", Version: "1.0.0", Channel: "stable", BootID: "b", Platform: "qemu", FirstVersion: "0.9",
-		Address: "10.0.0.1", State: fleet.Granted, StateSince: now, Target: "1.1.0", Detail: "d", FirstSeen: now, LastSeen: now,
+		Address: "10.0.0.1", State: fleet.Granted, StateSince: now, Target: "1.1.0", Detail: "d", FirstSeen: now, LastSeen: now, Events: 2,
+	}
+	if events, err := s.Read().Events(t.Context(), app, "m1"); err != nil || len(events) != 2 || events[0].Type != 13 || events[1].Type != 14 {
+		t.Errorf("events %+v (%v)", events, err)
+	}
+	if counts, err := s.Read().CountFleet(t.Context(), app); err != nil || !reflect.DeepEqual(counts, []FleetCount{{"stable", "amd64", "1.0.0", fleet.Granted, 2}}) {
+		t.Errorf("counts %+v (%v)", counts, err)
 	}
 	if got, err := s.Read().Machine(t.Context(), app, "m1"); err != nil || !reflect.DeepEqual(got, m) {
 		t.Errorf("machine %+v (%v), want %+v", got, err, m)

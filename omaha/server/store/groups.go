@@ -21,24 +21,20 @@ const groupColumns = "app, name, created_at, (SELECT count(*) FROM members WHERE
 
 // AddGroup makes a group; one that is there stays as it is.
 func (tx Tx) AddGroup(ctx context.Context, app, name string, now time.Time) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT INTO machine_groups (app, name, created_at) VALUES (?, ?, ?) ON CONFLICT (app, name) DO NOTHING", app, name, millis(now))
+	_, err := tx.q.exec(ctx, "INSERT INTO machine_groups (app, name, created_at) VALUES (?, ?, ?) ON CONFLICT (app, name) DO NOTHING", app, name, millis(now))
 	return failed("add group "+name, err)
 }
 
 // DeleteGroup forgets a group and who belongs to it, and reports whether there was one.
 func (tx Tx) DeleteGroup(ctx context.Context, app, name string) (bool, error) {
-	res, err := tx.q.ExecContext(ctx, "DELETE FROM machine_groups WHERE app = ? AND name = ?", app, name)
-	if err != nil {
-		return false, failed("forget group "+name, err)
-	}
-	n, err := res.RowsAffected()
+	n, err := tx.q.exec(ctx, "DELETE FROM machine_groups WHERE app = ? AND name = ?", app, name)
 	return n > 0, failed("forget group "+name, err)
 }
 
 // Group returns one group, or ErrNotFound.
 func (tx Tx) Group(ctx context.Context, app, name string) (fleet.Group, error) {
 	var g fleet.Group
-	row := tx.q.QueryRowContext(ctx, "SELECT "+groupColumns+" FROM machine_groups WHERE app = ? AND name = ?", app, name)
+	row := tx.q.row(ctx, "SELECT "+groupColumns+" FROM machine_groups WHERE app = ? AND name = ?", app, name)
 	return g, failed("group "+name, scanGroup(&g, row.Scan))
 }
 
@@ -51,9 +47,9 @@ func (tx Tx) Groups(ctx context.Context, app string) ([]fleet.Group, error) {
 func (tx Tx) SetMember(ctx context.Context, app, machine, group string) error {
 	var err error
 	if group == "" {
-		_, err = tx.q.ExecContext(ctx, "DELETE FROM members WHERE app = ? AND machine = ?", app, machine)
+		_, err = tx.q.exec(ctx, "DELETE FROM members WHERE app = ? AND machine = ?", app, machine)
 	} else {
-		_, err = tx.q.ExecContext(ctx, "INSERT INTO members (app, machine, grp) VALUES (?, ?, ?) ON CONFLICT (app, machine) DO UPDATE SET grp = excluded.grp", app, machine, group)
+		_, err = tx.q.exec(ctx, "INSERT INTO members (app, machine, grp) VALUES (?, ?, ?) ON CONFLICT (app, machine) DO UPDATE SET grp = excluded.grp", app, machine, group)
 	}
 	return failed("put machine "+machine+" into a group", err)
 }
@@ -64,14 +60,16 @@ func (tx Tx) Members(ctx context.Context, app, group, after string, limit int) (
 		"SELECT machine FROM members WHERE app = ? AND grp = ? AND machine > ? ORDER BY machine LIMIT ?", app, group, after, limit)
 }
 
-// GroupOf returns the name of a machine's group, empty when it is in none.
-func (tx Tx) GroupOf(ctx context.Context, app, machine string) (string, error) {
-	groups, err := list(ctx, tx.q, "group of machine "+machine, func(g *string, scan func(...any) error) error { return scan(g) },
-		"SELECT grp FROM members WHERE app = ? AND machine = ?", app, machine)
-	if err != nil || len(groups) == 0 {
-		return "", err
+// GroupsOf returns the groups of some machines, by machine; one that is in none is not there.
+func (tx Tx) GroupsOf(ctx context.Context, app string, machines []string) (map[string]string, error) {
+	type member struct{ machine, group string }
+	members, err := list(ctx, tx.q, "look up groups", func(m *member, scan func(...any) error) error { return scan(&m.machine, &m.group) },
+		"SELECT machine, grp FROM members WHERE app = ? AND machine IN (SELECT value FROM json_each(?))", app, inOne(machines))
+	out := map[string]string{}
+	for _, m := range members {
+		out[m.machine] = m.group
 	}
-	return groups[0], nil
+	return out, err
 }
 
 func scanPin(p *fleet.Pin, scan func(...any) error) error {
@@ -90,6 +88,16 @@ func (tx Tx) Pin(ctx context.Context, app, machine string) (*fleet.Pin, error) {
 	return &pins[0], nil
 }
 
+// HasPins tells whether any machine of an application is pinned.
+func (tx Tx) HasPins(ctx context.Context, app string) (some bool, err error) {
+	return some, failed("look for pins", tx.q.row(ctx, "SELECT EXISTS (SELECT 1 FROM pins WHERE app = ?)", app).Scan(&some))
+}
+
+// PinsOf lists the pins of some machines.
+func (tx Tx) PinsOf(ctx context.Context, app string, machines []string) ([]fleet.Pin, error) {
+	return list(ctx, tx.q, "look up pins", scanPin, "SELECT app, machine, version, why, who, at FROM pins WHERE app = ? AND machine IN (SELECT value FROM json_each(?))", app, inOne(machines))
+}
+
 // Pins lists up to limit pins of an application, by machine, from the first one after the id given.
 func (tx Tx) Pins(ctx context.Context, app, after string, limit int) ([]fleet.Pin, error) {
 	return list(ctx, tx.q, "list pins", scanPin, "SELECT app, machine, version, why, who, at FROM pins WHERE app = ? AND machine > ? ORDER BY machine LIMIT ?", app, after, limit)
@@ -97,17 +105,14 @@ func (tx Tx) Pins(ctx context.Context, app, after string, limit int) ([]fleet.Pi
 
 // PutPin pins a machine, in place of what it was pinned to.
 func (tx Tx) PutPin(ctx context.Context, p *fleet.Pin) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT OR REPLACE INTO pins (app, machine, version, why, who, at) VALUES (?, ?, ?, ?, ?, ?)",
+	_, err := tx.q.exec(ctx, `INSERT INTO pins (app, machine, version, why, who, at) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (app, machine) DO UPDATE SET version = excluded.version, why = excluded.why, who = excluded.who, at = excluded.at`,
 		p.App, p.Machine, p.Version, p.Why, p.Who, millis(p.At))
 	return failed("pin machine "+p.Machine, err)
 }
 
 // DeletePin frees a machine, and reports whether it was pinned.
 func (tx Tx) DeletePin(ctx context.Context, app, machine string) (bool, error) {
-	res, err := tx.q.ExecContext(ctx, "DELETE FROM pins WHERE app = ? AND machine = ?", app, machine)
-	if err != nil {
-		return false, failed("unpin machine "+machine, err)
-	}
-	n, err := res.RowsAffected()
+	n, err := tx.q.exec(ctx, "DELETE FROM pins WHERE app = ? AND machine = ?", app, machine)
 	return n > 0, failed("unpin machine "+machine, err)
 }

@@ -8,12 +8,12 @@ import (
 )
 
 const machineColumns = `app, id, alias, arch, version, channel, boot_id, platform, first_version, address, state, state_since, target, detail,
-	first_seen, last_seen, retired_at`
+	first_seen, last_seen, retired_at, events`
 
 func scanMachine(m *fleet.Machine, scan func(...any) error) error {
 	var since, first, last, retired int64
 	if err := scan(&m.App, &m.ID, &m.Alias, &m.Arch, &m.Version, &m.Channel, &m.BootID, &m.Platform, &m.FirstVersion, &m.Address,
-		&m.State, &since, &m.Target, &m.Detail, &first, &last, &retired); err != nil {
+		&m.State, &since, &m.Target, &m.Detail, &first, &last, &retired, &m.Events); err != nil {
 		return err
 	}
 	m.StateSince, m.FirstSeen, m.LastSeen = fromMillis(since), fromMillis(first), fromMillis(last)
@@ -26,50 +26,115 @@ func scanMachine(m *fleet.Machine, scan func(...any) error) error {
 // Machine returns one machine, or ErrNotFound.
 func (tx Tx) Machine(ctx context.Context, app, id string) (fleet.Machine, error) {
 	var m fleet.Machine
-	row := tx.q.QueryRowContext(ctx, "SELECT "+machineColumns+" FROM machines WHERE app = ? AND id = ?", app, id)
+	row := tx.q.row(ctx, "SELECT "+machineColumns+" FROM machines WHERE app = ? AND id = ?", app, id)
 	return m, failed("machine "+id, scanMachine(&m, row.Scan))
 }
 
 // Machines lists up to limit machines of an application, by id, from the first one after the id given: those that count, or those that are retired.
 func (tx Tx) Machines(ctx context.Context, app, after string, retired bool, limit int) ([]fleet.Machine, error) {
+	which := "retired_at = 0"
+	if retired {
+		which = "retired_at <> 0"
+	}
 	return list(ctx, tx.q, "list machines", scanMachine,
-		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id > ? AND (retired_at <> 0) = ? ORDER BY id LIMIT ?", app, after, retired, limit)
+		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id > ? AND "+which+" ORDER BY id LIMIT ?", app, after, limit)
+}
+
+// MachinesByID returns those of some machines that are known.
+func (tx Tx) MachinesByID(ctx context.Context, app string, ids []string) ([]fleet.Machine, error) {
+	return list(ctx, tx.q, "look up machines", scanMachine,
+		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id IN (SELECT value FROM json_each(?))", app, inOne(ids))
 }
 
 // Retire marks up to limit machines that were not seen since some time, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
 func (tx Tx) Retire(ctx context.Context, before, now time.Time, limit int) (int64, error) {
-	res, err := tx.q.ExecContext(ctx, `UPDATE machines SET retired_at = ? WHERE (app, id) IN
-		(SELECT app, id FROM machines WHERE retired_at = 0 AND last_seen < ? LIMIT ?)`, millis(now), millis(before), limit)
+	machines, err := list(ctx, tx.q, "retire machines", scanMachine,
+		"SELECT "+machineColumns+" FROM machines WHERE retired_at = 0 AND last_seen < ? LIMIT ?", millis(before), limit)
 	if err != nil {
+		return 0, err
+	}
+	rows, counts := make([][]any, len(machines)), kinds{}
+	for i := range machines {
+		rows[i] = []any{millis(now), machines[i].App, machines[i].ID}
+		counts.add(&machines[i], -1)
+	}
+	if err := tx.q.many(ctx, "UPDATE machines SET retired_at = ? WHERE app = ? AND id = ?", rows); err != nil {
 		return 0, failed("retire machines", err)
 	}
-	n, err := res.RowsAffected()
-	return n, failed("retire machines", err)
+	return int64(len(machines)), counts.keep(ctx, tx.q)
 }
 
-// PutMachine adds a machine or replaces what was known of it. It counts from now on.
-func (tx Tx) PutMachine(ctx context.Context, m *fleet.Machine) error {
-	_, err := tx.q.ExecContext(ctx, `INSERT INTO machines (`+machineColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
-		ON CONFLICT (app, id) DO UPDATE SET alias = excluded.alias, arch = excluded.arch, version = excluded.version, channel = excluded.channel,
-		boot_id = excluded.boot_id, platform = excluded.platform, first_version = excluded.first_version, address = excluded.address,
-		state = excluded.state, state_since = excluded.state_since, target = excluded.target, detail = excluded.detail,
-		last_seen = max(last_seen, excluded.last_seen), retired_at = 0`,
-		m.App, m.ID, m.Alias, m.Arch, m.Version, m.Channel, m.BootID, m.Platform, m.FirstVersion, m.Address,
-		string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.FirstSeen), millis(m.LastSeen))
-	return failed("keep machine "+m.ID, err)
+// Change is what becomes of a machine.
+type Change struct {
+	Before *fleet.Machine // as the same Write found it; nil, or without an ID, for one that was not known
+	After  *fleet.Machine // it counts from now on
 }
 
-// AddEvent keeps an event of a machine, and forgets the oldest ones beyond MaxEvents.
-func (tx Tx) AddEvent(ctx context.Context, app, id string, e *fleet.Event) error {
-	step := "keep an event of machine " + id
-	if _, err := tx.q.ExecContext(ctx, `INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		app, id, millis(e.At), int(e.Type), int(e.Result), int64(e.ErrorCode), e.Version, e.PreviousVersion, e.NextVersion, e.Reason); err != nil {
-		return failed(step, err)
+// PutMachines adds machines and replaces what was known of them. No machine may be in the list twice.
+func (tx Tx) PutMachines(ctx context.Context, changes []Change) error {
+	counts := kinds{}
+	var fresh, moved, others [][]any
+	for _, c := range changes {
+		m := *c.After
+		m.Retired = time.Time{}
+		counts.add(c.Before, -1)
+		counts.add(&m, 1)
+		values := []any{
+			m.Alias, m.BootID, m.Platform, m.FirstVersion, m.Address, string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.LastSeen), m.Events,
+			m.App, m.ID,
+		}
+		switch {
+		case c.Before == nil || c.Before.ID == "":
+			fresh = append(fresh, append(values, m.Arch, m.Version, m.Channel, millis(m.FirstSeen)))
+		case c.Before.Arch != m.Arch || c.Before.Version != m.Version || c.Before.Channel != m.Channel || !c.Before.Retired.IsZero():
+			moved = append(moved, append(values, m.Arch, m.Version, m.Channel))
+		default: // no index needs to be touched
+			others = append(others, values)
+		}
 	}
-	_, err := tx.q.ExecContext(ctx, `DELETE FROM events WHERE app = ?1 AND machine = ?2 AND id <=
-		(SELECT id FROM events WHERE app = ?1 AND machine = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)`, app, id, MaxEvents)
-	return failed(step, err)
+	const set = `UPDATE machines SET alias = ?1, boot_id = ?2, platform = ?3, first_version = ?4, address = ?5, state = ?6, state_since = ?7, target = ?8, detail = ?9,
+		last_seen = CASE WHEN last_seen > ?10 THEN last_seen ELSE ?10 END, events = ?11`
+	for _, w := range []struct {
+		query string
+		rows  [][]any
+	}{
+		{`INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, last_seen, events, app, id, arch, version, channel,
+			first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`, fresh},
+		{set + ", arch = ?14, version = ?15, channel = ?16, retired_at = 0 WHERE app = ?12 AND id = ?13", moved},
+		{set + " WHERE app = ?12 AND id = ?13", others},
+	} {
+		if err := tx.q.many(ctx, w.query, w.rows); err != nil {
+			return failed("keep machines", err)
+		}
+	}
+	return counts.keep(ctx, tx.q)
+}
+
+// MachineEvent is an event of a machine; Number is what the machine's Events are with it.
+type MachineEvent struct {
+	App, Machine string
+	Number       int64
+	fleet.Event
+}
+
+// AddEvents keeps events of machines, and forgets those that are older than a machine's newest MaxEvents.
+func (tx Tx) AddEvents(ctx context.Context, events []MachineEvent) error {
+	var added, old [][]any
+	for i := range events {
+		e := &events[i]
+		added = append(added, []any{
+			e.App, e.Machine, e.Number, millis(e.At), int64(e.Type), int64(e.Result), int64(e.ErrorCode), e.Version, e.PreviousVersion, e.NextVersion, e.Reason,
+		})
+		if e.Number > MaxEvents {
+			old = append(old, []any{e.App, e.Machine, e.Number - MaxEvents})
+		}
+	}
+	err := tx.q.many(ctx, `INSERT INTO events (app, machine, seq, at, type, result, code, version, previous_version, next_version, reason)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, added)
+	if err == nil {
+		err = tx.q.many(ctx, "DELETE FROM events WHERE app = ? AND machine = ? AND seq <= ?", old)
+	}
+	return failed("keep events", err)
 }
 
 // Events lists the events of a machine, oldest first.
@@ -80,55 +145,54 @@ func (tx Tx) Events(ctx context.Context, app, id string) ([]fleet.Event, error) 
 		e.At = fromMillis(at)
 		return err
 	}, `SELECT at, type, result, code, version, previous_version, next_version, reason FROM events
-		WHERE app = ? AND machine = ? ORDER BY id`, app, id)
+		WHERE app = ? AND machine = ? ORDER BY seq`, app, id)
 }
 
 // AddFailure notes that a version failed on a machine, and forgets the oldest ones beyond MaxFailures.
 func (tx Tx) AddFailure(ctx context.Context, app, id string, f *fleet.Failure) error {
 	step := "keep a failed version of machine " + id
-	if _, err := tx.q.ExecContext(ctx, `INSERT INTO failed_versions (app, machine, version, at, code, reason, running)
+	if _, err := tx.q.exec(ctx, `INSERT INTO failed_versions (app, machine, version, at, code, reason, running)
 		VALUES (?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (app, machine, version) DO UPDATE SET at = excluded.at, code = excluded.code, reason = excluded.reason,
 		running = excluded.running`,
 		app, id, f.Version, millis(f.At), int64(f.Code), f.Reason, f.Running); err != nil {
 		return failed(step, err)
 	}
-	_, err := tx.q.ExecContext(ctx, `DELETE FROM failed_versions WHERE app = ?1 AND machine = ?2 AND version NOT IN
+	_, err := tx.q.exec(ctx, `DELETE FROM failed_versions WHERE app = ?1 AND machine = ?2 AND version NOT IN
 		(SELECT version FROM failed_versions WHERE app = ?1 AND machine = ?2 ORDER BY at DESC, version LIMIT ?3)`, app, id, MaxFailures)
 	return failed(step, err)
 }
 
+const failureColumns = "version, at, code, reason, running"
+
+func scanFailure(f *fleet.Failure, scan func(...any) error) error {
+	var at int64
+	err := scan(&f.Version, &at, &f.Code, &f.Reason, &f.Running)
+	f.At = fromMillis(at)
+	return err
+}
+
 // Failures lists the versions that failed on a machine, oldest first.
 func (tx Tx) Failures(ctx context.Context, app, id string) ([]fleet.Failure, error) {
-	return list(ctx, tx.q, "list failed versions of machine "+id, func(f *fleet.Failure, scan func(...any) error) error {
-		var at int64
-		err := scan(&f.Version, &at, &f.Code, &f.Reason, &f.Running)
-		f.At = fromMillis(at)
-		return err
-	}, "SELECT version, at, code, reason, running FROM failed_versions WHERE app = ? AND machine = ? ORDER BY at, version", app, id)
+	return list(ctx, tx.q, "list failed versions of machine "+id, scanFailure,
+		"SELECT "+failureColumns+" FROM failed_versions WHERE app = ? AND machine = ? ORDER BY at, version", app, id)
+}
+
+// MachineFailure is a version that failed on a machine.
+type MachineFailure struct {
+	Machine string
+	fleet.Failure
+}
+
+// FailuresOf lists the versions that failed on some machines, oldest first.
+func (tx Tx) FailuresOf(ctx context.Context, app string, ids []string) ([]MachineFailure, error) {
+	return list(ctx, tx.q, "list failed versions", func(f *MachineFailure, scan func(...any) error) error {
+		return scanFailure(&f.Failure, func(into ...any) error { return scan(append([]any{&f.Machine}, into...)...) })
+	}, "SELECT machine, "+failureColumns+" FROM failed_versions WHERE app = ? AND machine IN (SELECT value FROM json_each(?)) ORDER BY at, version", app, inOne(ids))
 }
 
 // ForgetFailures lets a machine have its failed versions again, and returns how many there were.
 func (tx Tx) ForgetFailures(ctx context.Context, app, id string) (int64, error) {
-	res, err := tx.q.ExecContext(ctx, "DELETE FROM failed_versions WHERE app = ? AND machine = ?", app, id)
-	if err != nil {
-		return 0, failed("forget failed versions of machine "+id, err)
-	}
-	n, err := res.RowsAffected()
+	n, err := tx.q.exec(ctx, "DELETE FROM failed_versions WHERE app = ? AND machine = ?", app, id)
 	return n, failed("forget failed versions of machine "+id, err)
-}
-
-// FleetCount is how many machines of a kind there are.
-type FleetCount struct {
-	Channel, Arch, Version string
-	State                  fleet.State
-	Machines               int64
-}
-
-// CountFleet counts an application's machines that are not retired.
-func (tx Tx) CountFleet(ctx context.Context, app string) ([]FleetCount, error) {
-	return list(ctx, tx.q, "count machines", func(c *FleetCount, scan func(...any) error) error {
-		return scan(&c.Channel, &c.Arch, &c.Version, &c.State, &c.Machines)
-	}, `SELECT channel, arch, version, state, count(*) FROM machines WHERE app = ? AND retired_at = 0
-		GROUP BY channel, arch, version, state ORDER BY channel, arch, version, state`, app)
 }

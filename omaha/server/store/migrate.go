@@ -27,22 +27,20 @@ var schema5 string
 //go:embed schema_6.sql
 var schema6 string
 
+//go:embed schema_7.sql
+var schema7 string
+
 // migrations bring the schema from version i to version i+1. They are never changed once they were released.
-var migrations = []string{schema1, schema2, schema3, schema4, schema5, schema6}
+var migrations = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052
 
-func migrate(ctx context.Context, db *sql.DB) error {
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return fault.Wrap(fault.IO, err)
-	}
-	defer func() { _ = conn.Close() }() // gives it back to the pool
+func migrateSQLite(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fault.Wrap(fault.IO, err)
 	}
-	err = bringForward(ctx, conn)
+	err := bringForward(ctx, conn)
 	end := "COMMIT"
 	if err != nil {
 		end = "ROLLBACK"

@@ -25,7 +25,7 @@ func scanRebootGroup(g *fleet.RebootGroup, scan func(...any) error) error {
 // RebootGroup returns a group, or ErrNotFound.
 func (tx Tx) RebootGroup(ctx context.Context, name string) (fleet.RebootGroup, error) {
 	var g fleet.RebootGroup
-	row := tx.q.QueryRowContext(ctx, "SELECT name, slots, lease, updated FROM reboot_groups WHERE name = ?", name)
+	row := tx.q.row(ctx, "SELECT name, slots, lease, updated FROM reboot_groups WHERE name = ?", name)
 	return g, failed("reboot group "+name, scanRebootGroup(&g, row.Scan))
 }
 
@@ -36,7 +36,7 @@ func (tx Tx) RebootGroups(ctx context.Context) ([]fleet.RebootGroup, error) {
 
 // PutRebootGroup makes or changes a group.
 func (tx Tx) PutRebootGroup(ctx context.Context, g *fleet.RebootGroup) error {
-	_, err := tx.q.ExecContext(ctx, `INSERT INTO reboot_groups (name, slots, lease, updated) VALUES (?, ?, ?, ?)
+	_, err := tx.q.exec(ctx, `INSERT INTO reboot_groups (name, slots, lease, updated) VALUES (?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET slots = excluded.slots, lease = excluded.lease, updated = excluded.updated`,
 		g.Name, g.Slots, g.Lease.Milliseconds(), millis(g.Updated))
 	return failed("keep reboot group "+g.Name, err)
@@ -54,35 +54,29 @@ func (tx Tx) RebootClaims(ctx context.Context, group string) ([]fleet.RebootClai
 
 // CountRebootClaims counts the claims of all groups.
 func (tx Tx) CountRebootClaims(ctx context.Context) (n int, err error) {
-	return n, failed("count reboot claims", tx.q.QueryRowContext(ctx, "SELECT count(*) FROM reboot_claims").Scan(&n))
+	return n, failed("count reboot claims", tx.q.row(ctx, "SELECT count(*) FROM reboot_claims").Scan(&n))
 }
 
 // PutRebootClaim keeps a claim.
 func (tx Tx) PutRebootClaim(ctx context.Context, c *fleet.RebootClaim) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT OR REPLACE INTO reboot_claims (grp, id, holds, since, seen) VALUES (?, ?, ?, ?, ?)",
-		c.Group, c.ID, c.Holds, millis(c.Since), millis(c.Seen))
+	_, err := tx.q.exec(ctx, `INSERT INTO reboot_claims (grp, id, holds, since, seen) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (grp, id) DO UPDATE SET holds = excluded.holds, since = excluded.since, seen = excluded.seen`,
+		c.Group, c.ID, flag(c.Holds), millis(c.Since), millis(c.Seen))
 	return failed("keep the reboot claim of "+c.ID, err)
 }
 
 // DeleteRebootClaim forgets a claim, and reports whether there was one.
 func (tx Tx) DeleteRebootClaim(ctx context.Context, group, id string) (bool, error) {
-	res, err := tx.q.ExecContext(ctx, "DELETE FROM reboot_claims WHERE grp = ? AND id = ?", group, id)
-	if err != nil {
-		return false, failed("forget the reboot claim of "+id, err)
-	}
-	n, err := res.RowsAffected()
+	n, err := tx.q.exec(ctx, "DELETE FROM reboot_claims WHERE grp = ? AND id = ?", group, id)
 	return n > 0, failed("forget the reboot claim of "+id, err)
 }
 
 // AddAudit keeps an entry of the audit log, and forgets the oldest ones beyond MaxAudit.
 func (tx Tx) AddAudit(ctx context.Context, a *fleet.Audit) error {
-	res, err := tx.q.ExecContext(ctx, "INSERT INTO audit (at, who, what, subject, detail) VALUES (?, ?, ?, ?, ?)", millis(a.At), a.Who, a.What, a.Subject, a.Detail)
-	if err != nil {
-		return failed("keep an audit entry", err)
-	}
-	id, err := res.LastInsertId()
+	var id int64
+	err := tx.q.row(ctx, "INSERT INTO audit (at, who, what, subject, detail) VALUES (?, ?, ?, ?, ?) RETURNING id", millis(a.At), a.Who, a.What, a.Subject, a.Detail).Scan(&id)
 	if err == nil {
-		_, err = tx.q.ExecContext(ctx, "DELETE FROM audit WHERE id <= ?", id-MaxAudit)
+		_, err = tx.q.exec(ctx, "DELETE FROM audit WHERE id <= ?", id-MaxAudit)
 	}
 	return failed("keep an audit entry", err)
 }

@@ -14,14 +14,14 @@ import (
 
 // AddApplication adds an application.
 func (tx Tx) AddApplication(ctx context.Context, a fleet.Application) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT INTO applications (id, name, created_at) VALUES (?, ?, ?)", a.ID, a.Name, millis(a.Created))
+	_, err := tx.q.exec(ctx, "INSERT INTO applications (id, name, created_at) VALUES (?, ?, ?)", a.ID, a.Name, millis(a.Created))
 	return failed("add application "+a.Name, err)
 }
 
 // Application finds an application by its id or its name.
 func (tx Tx) Application(ctx context.Context, idOrName string) (fleet.Application, error) {
 	var a fleet.Application
-	row := tx.q.QueryRowContext(ctx, "SELECT id, name, created_at FROM applications WHERE id = ?1 OR name = ?1", idOrName)
+	row := tx.q.row(ctx, "SELECT id, name, created_at FROM applications WHERE id = ?1 OR name = ?1", idOrName)
 	return a, failed("application "+idOrName, scanApplication(&a, row.Scan))
 }
 
@@ -39,7 +39,7 @@ func scanApplication(a *fleet.Application, scan func(...any) error) error {
 
 // AddBlob notes that a file is on disk, verified. Adding it again changes nothing.
 func (tx Tx) AddBlob(ctx context.Context, f fleet.File, now time.Time) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT INTO blobs (sha256, sha1, size, added_at) VALUES (?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING",
+	_, err := tx.q.exec(ctx, "INSERT INTO blobs (sha256, sha1, size, added_at) VALUES (?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING",
 		hex.EncodeToString(f.SHA256[:]), hex.EncodeToString(f.SHA1[:]), f.Size, millis(now))
 	return failed("keep a file", err)
 }
@@ -49,7 +49,7 @@ func (tx Tx) Blob(ctx context.Context, sha256 [32]byte) (fleet.File, error) {
 	f := fleet.File{SHA256: sha256}
 	var sha1 string
 	sum := hex.EncodeToString(sha256[:])
-	err := tx.q.QueryRowContext(ctx, "SELECT size, sha1 FROM blobs WHERE sha256 = ?", sum).Scan(&f.Size, &sha1)
+	err := tx.q.row(ctx, "SELECT size, sha1 FROM blobs WHERE sha256 = ?", sum).Scan(&f.Size, &sha1)
 	if err == nil {
 		err = unhex(f.SHA1[:], sha1)
 	}
@@ -59,7 +59,7 @@ func (tx Tx) Blob(ctx context.Context, sha256 [32]byte) (fleet.File, error) {
 // Payload returns the file of that hash if a release has it under that name, and whether all releases that have it were withdrawn.
 func (tx Tx) Payload(ctx context.Context, sha256 [32]byte, name string) (f fleet.File, withdrawn bool, err error) {
 	var good sql.NullInt64
-	err = tx.q.QueryRowContext(ctx, "SELECT sum(releases.withdrawn_at = 0) FROM files JOIN releases ON releases.id = files.release WHERE files.sha256 = ? AND files.name = ? AND releases.urls = '[]'",
+	err = tx.q.row(ctx, "SELECT sum(CASE WHEN releases.withdrawn_at = 0 THEN 1 ELSE 0 END) FROM files JOIN releases ON releases.id = files.release WHERE files.sha256 = ? AND files.name = ? AND releases.urls = '[]'",
 		hex.EncodeToString(sha256[:]), name).Scan(&good)
 	if err == nil && !good.Valid {
 		err = sql.ErrNoRows
@@ -78,7 +78,7 @@ func (tx Tx) Withdraw(ctx context.Context, id int64, at time.Time, why string) e
 	if !at.IsZero() {
 		ms = millis(at)
 	}
-	_, err := tx.q.ExecContext(ctx, "UPDATE releases SET withdrawn_at = ?, withdrawn_why = ? WHERE id = ?", ms, why, id)
+	_, err := tx.q.exec(ctx, "UPDATE releases SET withdrawn_at = ?, withdrawn_why = ? WHERE id = ?", ms, why, id)
 	return failed("withdraw a release", err)
 }
 
@@ -125,15 +125,12 @@ func (tx Tx) AddRelease(ctx context.Context, r *fleet.Release, manifest, signatu
 	if err != nil {
 		return failed(step, err)
 	}
-	res, err := tx.q.ExecContext(ctx, "INSERT INTO releases (app, arch, version, min_version, manifest, signature, published_at, urls) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		r.App, r.Arch, r.Version, r.MinVersion, append([]byte{}, manifest...), append([]byte{}, signature...), millis(r.Published), string(urls))
+	err = tx.q.row(ctx, "INSERT INTO releases (app, arch, version, min_version, manifest, signature, published_at, urls) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+		r.App, r.Arch, r.Version, r.MinVersion, append([]byte{}, manifest...), append([]byte{}, signature...), millis(r.Published), string(urls)).Scan(&r.ID)
 	if err != nil {
 		return failed(step, err)
 	}
-	if r.ID, err = res.LastInsertId(); err != nil {
-		return failed(step, err)
-	}
-	_, err = tx.q.ExecContext(ctx, "INSERT INTO files (release, role, name, sha256, sha1, size) VALUES (?, 'full', ?, ?, ?, ?)",
+	_, err = tx.q.exec(ctx, "INSERT INTO files (release, role, name, sha256, sha1, size) VALUES (?, 'full', ?, ?, ?, ?)",
 		r.ID, r.Payload.Name, hex.EncodeToString(r.Payload.SHA256[:]), hex.EncodeToString(r.Payload.SHA1[:]), r.Payload.Size)
 	return failed(step, err)
 }
@@ -141,26 +138,26 @@ func (tx Tx) AddRelease(ctx context.Context, r *fleet.Release, manifest, signatu
 // Release returns one release, or ErrNotFound.
 func (tx Tx) Release(ctx context.Context, app, arch, version string) (fleet.Release, error) {
 	var r fleet.Release
-	row := tx.q.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.arch = ? AND releases.version = ?",
+	row := tx.q.row(ctx, "SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.arch = ? AND releases.version = ?",
 		app, arch, version)
 	return r, failed("release "+version+" for "+arch, scanRelease(&r, row.Scan))
 }
 
 // MarkRelease says what a release is on the way to newer ones.
 func (tx Tx) MarkRelease(ctx context.Context, id int64, road fleet.Road, why string) error {
-	_, err := tx.q.ExecContext(ctx, "UPDATE releases SET road = ?, road_why = ? WHERE id = ?", string(road), why, id)
+	_, err := tx.q.exec(ctx, "UPDATE releases SET road = ?, road_why = ? WHERE id = ?", string(road), why, id)
 	return failed("mark a release", err)
 }
 
-// MarkedReleases lists the floors and dead ends of an application and architecture.
-func (tx Tx) MarkedReleases(ctx context.Context, app, arch string) ([]fleet.Release, error) {
+// MarkedReleases lists the floors and dead ends of an application.
+func (tx Tx) MarkedReleases(ctx context.Context, app string) ([]fleet.Release, error) {
 	return list(ctx, tx.q, "list marked releases", scanRelease,
-		"SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.arch = ? AND releases.road <> '' ORDER BY releases.id", app, arch)
+		"SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.app = ? AND releases.road <> '' ORDER BY releases.id", app)
 }
 
 // Manifest returns a release's manifest.json and manifest.json.sig, byte for byte as they were published.
 func (tx Tx) Manifest(ctx context.Context, release int64) (manifest, signature []byte, err error) {
-	err = tx.q.QueryRowContext(ctx, "SELECT manifest, signature FROM releases WHERE id = ?", release).Scan(&manifest, &signature)
+	err = tx.q.row(ctx, "SELECT manifest, signature FROM releases WHERE id = ?", release).Scan(&manifest, &signature)
 	return manifest, signature, failed("manifest", err)
 }
 
@@ -171,7 +168,7 @@ func (tx Tx) Releases(ctx context.Context, app string) ([]fleet.Release, error) 
 
 // AddChannel adds a channel without a release.
 func (tx Tx) AddChannel(ctx context.Context, c fleet.Channel) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT INTO channels (app, name, arch, release, updated_at) VALUES (?, ?, ?, NULL, ?)",
+	_, err := tx.q.exec(ctx, "INSERT INTO channels (app, name, arch, release, updated_at) VALUES (?, ?, ?, NULL, ?)",
 		c.App, c.Name, c.Arch, millis(c.Updated))
 	return failed("add channel "+c.Name, err)
 }
@@ -182,14 +179,14 @@ func (tx Tx) Channel(ctx context.Context, app, name, arch string) (fleet.Channel
 	step := fmt.Sprintf("channel %q for %q", name, arch)
 	var updated int64
 	var release *int64
-	err := tx.q.QueryRowContext(ctx, "SELECT updated_at, release FROM channels WHERE app = ? AND name = ? AND arch = ?", app, name, arch).
+	err := tx.q.row(ctx, "SELECT updated_at, release FROM channels WHERE app = ? AND name = ? AND arch = ?", app, name, arch).
 		Scan(&updated, &release)
 	c.Updated = fromMillis(updated)
 	if err != nil || release == nil {
 		return c, failed(step, err)
 	}
 	c.Release = new(fleet.Release)
-	row := tx.q.QueryRowContext(ctx, "SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.id = ?", *release)
+	row := tx.q.row(ctx, "SELECT "+releaseColumns+" FROM "+releaseTables+" WHERE releases.id = ?", *release)
 	return c, failed(step, scanRelease(c.Release, row.Scan))
 }
 
@@ -212,12 +209,12 @@ func (tx Tx) Channels(ctx context.Context, app string) ([]fleet.Channel, error) 
 
 // SetChannel makes a release the current one of a channel.
 func (tx Tx) SetChannel(ctx context.Context, app, name, arch string, release int64, now time.Time) error {
-	res, err := tx.q.ExecContext(ctx, "UPDATE channels SET release = ?, updated_at = ? WHERE app = ? AND name = ? AND arch = ?",
+	n, err := tx.q.exec(ctx, "UPDATE channels SET release = ?, updated_at = ? WHERE app = ? AND name = ? AND arch = ?",
 		release, millis(now), app, name, arch)
 	if err != nil {
 		return failed("set channel "+name, err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
+	if n == 0 {
 		return fmt.Errorf("channel %q for %s: %w", name, arch, ErrNotFound)
 	}
 	return nil

@@ -1,11 +1,8 @@
 package store
 
 import (
-	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
-	"strings"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -73,13 +70,8 @@ func (tx Tx) AddRollout(ctx context.Context, r *fleet.Rollout) error {
 		return failed(step, err)
 	}
 	values = append(values, r.App, r.Channel, r.Arch, r.Release.ID, string(plan), millis(r.Created), r.CreatedBy)
-	res, err := tx.q.ExecContext(ctx, `INSERT INTO rollouts (state, since, why, who, goes_on, ramp, stood, counted, base, app, channel, arch, release, plan, created_at, created_by)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, values...)
-	if err != nil {
-		return failed(step, err)
-	}
-	r.ID, err = res.LastInsertId()
-	return failed(step, err)
+	return failed(step, tx.q.row(ctx, `INSERT INTO rollouts (state, since, why, who, goes_on, ramp, stood, counted, base, app, channel, arch, release, plan, created_at, created_by)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`, values...).Scan(&r.ID))
 }
 
 // PutRollout keeps what changed of a rollout: its state and its counters.
@@ -89,22 +81,31 @@ func (tx Tx) PutRollout(ctx context.Context, r *fleet.Rollout) error {
 	if err != nil {
 		return failed(step, err)
 	}
-	_, err = tx.q.ExecContext(ctx, `UPDATE rollouts SET state = ?, since = ?, why = ?, who = ?, goes_on = ?, ramp = ?, stood = ?, counted = ?, base = ? WHERE id = ?`,
+	_, err = tx.q.exec(ctx, `UPDATE rollouts SET state = ?, since = ?, why = ?, who = ?, goes_on = ?, ramp = ?, stood = ?, counted = ?, base = ? WHERE id = ?`,
 		append(values, r.ID)...)
 	return failed(step, err)
+}
+
+// CountRollout keeps a rollout's counters, which is all that changed of it.
+func (tx Tx) CountRollout(ctx context.Context, r *fleet.Rollout) error {
+	counted, err := json.Marshal(r.Counted)
+	if err == nil {
+		_, err = tx.q.exec(ctx, "UPDATE rollouts SET counted = ? WHERE id = ?", string(counted), r.ID)
+	}
+	return failed("count the machines of the rollout of "+r.Version, err)
 }
 
 // Rollout returns one rollout, or ErrNotFound.
 func (tx Tx) Rollout(ctx context.Context, id int64) (fleet.Rollout, error) {
 	var r fleet.Rollout
-	row := tx.q.QueryRowContext(ctx, "SELECT "+rolloutColumns+" FROM "+rolloutTables+" WHERE rollouts.id = ?", id)
+	row := tx.q.row(ctx, "SELECT "+rolloutColumns+" FROM "+rolloutTables+" WHERE rollouts.id = ?", id)
 	return r, failed("rollout", scanRollout(&r, row.Scan))
 }
 
 // OpenRollout returns the rollout that is not over in a channel, or ErrNotFound.
 func (tx Tx) OpenRollout(ctx context.Context, app, channel, arch string) (fleet.Rollout, error) {
 	var r fleet.Rollout
-	row := tx.q.QueryRowContext(ctx, "SELECT "+rolloutColumns+" FROM "+rolloutTables+
+	row := tx.q.row(ctx, "SELECT "+rolloutColumns+" FROM "+rolloutTables+
 		" WHERE rollouts.app = ? AND rollouts.channel = ? AND rollouts.arch = ? AND rollouts.state NOT IN ('aborted', 'done')", app, channel, arch)
 	return r, failed("rollout in channel "+channel, scanRollout(&r, row.Scan))
 }
@@ -125,22 +126,29 @@ func scanStep(s *fleet.RolloutStep, scan func(...any) error) error {
 	return err
 }
 
-// RolloutStep returns how far a machine is with a rollout; the zero value but for its name if it has nothing to do with it yet.
-func (tx Tx) RolloutStep(ctx context.Context, id int64, machine string) (fleet.RolloutStep, error) {
-	steps, err := list(ctx, tx.q, "step of machine "+machine, scanStep,
-		"SELECT machine, step, canary, since, why FROM rollout_steps WHERE rollout = ? AND machine = ?", id, machine)
-	if err != nil || len(steps) == 0 {
-		return fleet.RolloutStep{Machine: machine}, err
-	}
-	return steps[0], nil
+// MachineStep is how far a machine is with a rollout.
+type MachineStep struct {
+	Rollout int64
+	fleet.RolloutStep
 }
 
-// PutRolloutStep keeps how far a machine is. The rollout's counters change with it: in the same Write, by PutRollout.
-func (tx Tx) PutRolloutStep(ctx context.Context, id int64, s *fleet.RolloutStep) error {
-	_, err := tx.q.ExecContext(ctx, `INSERT INTO rollout_steps (rollout, machine, step, canary, since, why) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (rollout, machine) DO UPDATE SET step = excluded.step, canary = excluded.canary, since = excluded.since, why = excluded.why`,
-		id, s.Machine, string(s.Step), s.Canary, millis(s.Since), s.Why)
-	return failed("keep the step of machine "+s.Machine, err)
+// RolloutSteps lists how far some machines are with some rollouts; those that have nothing to do with one are not in the list.
+func (tx Tx) RolloutSteps(ctx context.Context, rollouts []int64, machines []string) ([]MachineStep, error) {
+	return list(ctx, tx.q, "list steps of machines", func(s *MachineStep, scan func(...any) error) error {
+		return scanStep(&s.RolloutStep, func(into ...any) error { return scan(append([]any{&s.Rollout}, into...)...) })
+	}, `SELECT rollout, machine, step, canary, since, why FROM rollout_steps
+		WHERE rollout IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) AND machine IN (SELECT value FROM json_each(?))`, inOne(rollouts), inOne(machines))
+}
+
+// PutRolloutSteps keeps how far machines are. The rollouts' counters change with them: in the same Write, by PutRollout.
+func (tx Tx) PutRolloutSteps(ctx context.Context, steps []MachineStep) error {
+	rows := make([][]any, len(steps))
+	for i := range steps {
+		s := &steps[i]
+		rows[i] = []any{s.Rollout, s.Machine, string(s.Step), flag(s.Canary), millis(s.Since), s.Why}
+	}
+	return failed("keep steps of machines", tx.q.many(ctx, `INSERT INTO rollout_steps (rollout, machine, step, canary, since, why) VALUES (?, ?, ?, ?, ?, ?)
+		ON CONFLICT (rollout, machine) DO UPDATE SET step = excluded.step, canary = excluded.canary, since = excluded.since, why = excluded.why`, rows))
 }
 
 // stepsOfMachines joins a rollout's steps with what is known of their machines.
@@ -162,12 +170,8 @@ func (tx Tx) RunningSteps(ctx context.Context, r *fleet.Rollout, step rollout.St
 
 // ForgetSteps deletes up to limit steps of rollouts that were over before some time, but for failures, and returns how many there were.
 func (tx Tx) ForgetSteps(ctx context.Context, before time.Time, limit int) (int64, error) {
-	res, err := tx.q.ExecContext(ctx, `DELETE FROM rollout_steps WHERE (rollout, machine) IN (SELECT rollout, machine FROM rollout_steps
+	n, err := tx.q.exec(ctx, `DELETE FROM rollout_steps WHERE (rollout, machine) IN (SELECT rollout, machine FROM rollout_steps
 		WHERE rollout IN (SELECT id FROM rollouts WHERE state IN ('aborted', 'done') AND since < ?) AND step NOT IN ('failed', 'silent') LIMIT ?)`, millis(before), limit)
-	if err != nil {
-		return 0, failed("forget steps of old rollouts", err)
-	}
-	n, err := res.RowsAffected()
 	return n, failed("forget steps of old rollouts", err)
 }
 
@@ -184,12 +188,11 @@ const free = `NOT EXISTS (SELECT 1 FROM pins WHERE pins.app = machines.app AND p
 // Canaries counts the machines of a rollout's canary group that follow its channel, were seen since some time, run one of the versions, and are free; and those
 // that it was given to already.
 func (tx Tx) Canaries(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (n int64, err error) {
-	args := append([]any{r.ID, r.App, r.Plan.Canary.Group, r.Channel, r.Arch}, texts(versions)...)
-	err = tx.q.QueryRowContext(ctx, `SELECT count(*) FROM members JOIN machines ON machines.app = members.app AND machines.id = members.machine
+	err = tx.q.row(ctx, `SELECT count(*) FROM members JOIN machines ON machines.app = members.app AND machines.id = members.machine
 		LEFT JOIN rollout_steps ON rollout_steps.rollout = ? AND rollout_steps.machine = members.machine
-		WHERE members.app = ? AND members.grp = ? AND machines.channel = ? AND machines.arch = ? AND (rollout_steps.step <> '' OR machines.version IN (`+marks(len(versions))+`)
+		WHERE members.app = ? AND members.grp = ? AND machines.channel = ? AND machines.arch = ? AND (rollout_steps.step <> '' OR machines.version IN (SELECT value FROM json_each(?))
 		AND machines.last_seen >= ? AND `+free+`)`,
-		append(args, millis(seen), r.Version)...).Scan(&n)
+		r.ID, r.App, r.Plan.Canary.Group, r.Channel, r.Arch, inOne(versions), millis(seen), r.Version).Scan(&n)
 	return n, failed("count canaries", err)
 }
 
@@ -197,44 +200,21 @@ func (tx Tx) Canaries(ctx context.Context, r *fleet.Rollout, versions []string, 
 const maxVersions = 5000
 
 // Versions lists the versions that a channel's machines run.
-func (tx Tx) Versions(ctx context.Context, app, channel, arch string) (out []string, err error) {
-	last := ""
-	for len(out) < maxVersions { // one look into the index each, where DISTINCT would go through all machines
-		var next sql.NullString
-		err := tx.q.QueryRowContext(ctx, "SELECT min(version) FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version > ?", app, channel, arch, last).Scan(&next)
-		if err != nil {
-			return nil, failed("list versions", err)
-		}
-		if !next.Valid {
-			break
-		}
-		last = next.String
-		out = append(out, last)
-	}
-	return out, nil
+func (tx Tx) Versions(ctx context.Context, app, channel, arch string) ([]string, error) {
+	return list(ctx, tx.q, "list versions", func(v *string, scan func(...any) error) error { return scan(v) },
+		"SELECT DISTINCT version FROM machine_counts WHERE app = ? AND channel = ? AND arch = ? ORDER BY version LIMIT ?", app, channel, arch, maxVersions)
 }
-
-func texts(list []string) []any {
-	out := make([]any, len(list))
-	for i, s := range list {
-		out[i] = s
-	}
-	return out
-}
-
-// marks are the placeholders of a list.
-func marks(n int) string { return cmp.Or(strings.TrimSuffix(strings.Repeat("?, ", n), ", "), "NULL") }
 
 // CountMachines counts the machines of a channel that are not retired.
 func (tx Tx) CountMachines(ctx context.Context, app, channel, arch string) (n int64, err error) {
-	return n, failed("count machines", tx.q.QueryRowContext(ctx, "SELECT count(*) FROM machines WHERE app = ? AND channel = ? AND arch = ? AND retired_at = 0", app, channel, arch).Scan(&n))
+	return n, failed("count machines", tx.q.row(ctx, "SELECT coalesce(sum(n), 0) FROM machine_counts WHERE app = ? AND channel = ? AND arch = ?", app, channel, arch).Scan(&n))
 }
 
 // Lacking reports whether a machine of a rollout's channel waits for its release: it was seen since some time, runs one of the versions, is free, and neither failed
 // in the rollout nor has it.
 func (tx Tx) Lacking(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (some bool, err error) {
 	for _, v := range versions {
-		err := tx.q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version = ? AND last_seen >= ?
+		err := tx.q.row(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version = ? AND last_seen >= ?
 			AND `+free+`
 			AND NOT EXISTS (SELECT 1 FROM rollout_steps WHERE rollout = ? AND machine = machines.id AND step IN ('failed', 'silent', 'complete')))`,
 			r.App, r.Channel, r.Arch, v, millis(seen), r.Version, r.ID).Scan(&some)

@@ -13,18 +13,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	_ "modernc.org/sqlite" // the driver
 
 	"github.com/semper-os/semper/fault"
 )
@@ -38,8 +33,6 @@ const (
 // fileName is the database's name in the data folder.
 const fileName = "semper.db"
 
-const readers = 4
-
 // ErrNotFound is returned for what is not in the database.
 var ErrNotFound = errors.New("not found")
 
@@ -47,11 +40,11 @@ var errClosed = errors.New("the database is closed")
 
 // Store is an open database. Its methods may be called from several goroutines.
 type Store struct {
-	read, write *sql.DB
-	jobs        chan *job
-	stop        chan struct{}
-	stopOnce    sync.Once
-	loop        sync.WaitGroup
+	db      engine
+	jobs    chan *job
+	stop    chan struct{}
+	closing sync.Once
+	loop    sync.WaitGroup
 
 	changes atomic.Int64 // as Changes tells it
 	guest   bool         // beside a server that may run on the same database
@@ -63,12 +56,6 @@ type Store struct {
 
 // Tx reads and, inside Write, changes the database.
 type Tx struct{ q queryer }
-
-type queryer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
 
 // Create opens the database in the folder dir and makes it when there is none.
 func Create(ctx context.Context, dir string) (*Store, error) {
@@ -101,80 +88,48 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 }
 
 func open(ctx context.Context, path string) (*Store, error) {
-	pragmas := url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
-	}}
-	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
-	s := &Store{jobs: make(chan *job), stop: make(chan struct{}), touches: map[machineKey]touch{}}
-	var err error
-	if s.write, err = sql.Open("sqlite", dsn); err != nil {
-		return nil, fault.Wrap(fault.IO, err)
+	db, err := openSQLite(ctx, path)
+	if err != nil {
+		return nil, err
 	}
-	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), s.write.Close())
+	return begin(ctx, db)
+}
+
+// begin starts to write what comes.
+func begin(ctx context.Context, db engine) (*Store, error) {
+	s := &Store{db: db, jobs: make(chan *job), stop: make(chan struct{}), touches: map[machineKey]touch{}}
+	n, err := countChanges(ctx, db.reader())
+	if err != nil {
+		return nil, errors.Join(err, db.close())
 	}
-	if s.read, err = sql.Open("sqlite", dsn); err != nil {
-		return nil, errors.Join(fault.Wrap(fault.IO, err), s.write.Close())
-	}
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
-	if err := s.lookForChanges(ctx, s.read); err != nil {
-		return nil, errors.Join(err, s.read.Close(), s.write.Close())
-	}
+	s.changes.Store(n)
 	s.loop.Add(1)
 	go s.run()
 	return s, nil
 }
 
-// Close waits for the writes under way, writes what Touch noted, and closes the database.
-func (s *Store) Close() error {
-	s.stopOnce.Do(func() { close(s.stop) })
-	s.loop.Wait()
-	if s.guest && s.Changes() != s.before {
-		time.Sleep(3 * lookEvery) // who closes has a server answer by what was changed
-	}
-	return errors.Join(s.read.Close(), s.write.Close())
+// Close waits for the writes under way, writes what Touch noted, and closes the database. To close it again does nothing.
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() {
+		close(s.stop)
+		s.loop.Wait()
+		if s.guest && s.Changes() != s.before {
+			time.Sleep(3 * lookEvery) // who closes has a server answer by what was changed
+		}
+		err = s.db.close()
+	})
+	return err
 }
 
 // Read returns a transaction-less reader: each of its calls sees what is committed at that moment.
-func (s *Store) Read() Tx { return Tx{s.read} }
+func (s *Store) Read() Tx { return Tx{s.db.reader()} }
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {
 	var one int
-	return fault.Wrap(fault.IO, s.read.QueryRowContext(ctx, "SELECT 1 FROM sqlite_schema LIMIT 1").Scan(&one))
+	return fault.Wrap(fault.IO, s.db.reader().row(ctx, "SELECT 1 FROM changes").Scan(&one))
 }
 
 func millis(t time.Time) int64 { return t.UnixMilli() }
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-
-// failed names the step of an SQL error and gives it a kind; a missing row becomes ErrNotFound.
-func failed(step string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, sql.ErrNoRows):
-		return fmt.Errorf("%s: %w", step, ErrNotFound)
-	}
-	return fault.New(fault.IO, "database: %s: %w", step, err)
-}
-
-// list runs a query and scans each of its rows.
-func list[T any](ctx context.Context, q queryer, step string, scan func(*T, func(...any) error) error, query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, failed(step, err)
-	}
-	defer rows.Close()
-	out := []T{}
-	for rows.Next() {
-		var v T
-		if err := scan(&v, rows.Scan); err != nil {
-			return nil, failed(step, err)
-		}
-		out = append(out, v)
-	}
-	return out, failed(step, rows.Err())
-}

@@ -43,7 +43,7 @@ func filled(t *testing.T, dir string) (*Store, fleet.Machine) {
 		return errors.Join(
 			tx.AddApplication(t.Context(), fleet.Application{ID: app, Name: "semper", Created: now}),
 			tx.AddChannel(t.Context(), fleet.Channel{App: app, Name: "stable", Arch: "amd64", Updated: now}),
-			tx.PutMachine(t.Context(), &m),
+			tx.PutMachines(t.Context(), []Change{{After: &m}}),
 		)
 	})
 	return s, m
@@ -71,7 +71,7 @@ func TestReopen(t *testing.T) {
 			tx.AddBlob(t.Context(), release.Payload, now),
 			tx.AddRelease(t.Context(), &release, []byte("manifest"), []byte("sig")),
 			tx.SetChannel(t.Context(), app, "stable", "amd64", 1, now),
-			tx.AddEvent(t.Context(), app, "m1", &event),
+			tx.AddEvents(t.Context(), []MachineEvent{{app, "m1", 1, event}}),
 			tx.AddFailure(t.Context(), app, "m1", &failure),
 			tx.AddToken(t.Context(), token),
 		)
@@ -131,13 +131,13 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ change, want string }{
-		"newer schema":    {"PRAGMA user_version = 7", "its schema has version 7 and this semper-server only knows versions up to 6"},
+		"newer schema":    {"PRAGMA user_version = 8", "its schema has version 8 and this semper-server only knows versions up to 7"},
 		"another program": {"PRAGMA application_id = 7", "another program's database"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			s := create(t, dir)
-			if _, err := s.write.Exec(c.change); err != nil {
+			if _, err := s.db.(*sqlite).conn.ExecContext(t.Context(), c.change); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()
@@ -161,10 +161,10 @@ func TestOpenRefuses(t *testing.T) {
 func TestDurabilitySettings(t *testing.T) {
 	s := create(t, t.TempDir())
 	for _, c := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "6"},
+		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", "7"},
 	} {
 		var got string
-		if err := s.write.QueryRow("PRAGMA " + c.pragma).Scan(&got); err != nil || got != c.want {
+		if err := s.db.(*sqlite).conn.QueryRowContext(t.Context(), "PRAGMA "+c.pragma).Scan(&got); err != nil || got != c.want {
 			t.Errorf("%s is %q (%v), want %q", c.pragma, got, err, c.want)
 		}
 	}
@@ -195,7 +195,7 @@ func TestWritesShareCommits(t *testing.T) {
 			defer wg.Done()
 			errs[i] = s.Write(context.Background(), func(tx Tx) error {
 				m := fleet.Machine{App: app, ID: fmt.Sprintf("w%03d", i)}
-				if err := tx.PutMachine(context.Background(), &m); err != nil {
+				if err := tx.PutMachines(context.Background(), []Change{{After: &m}}); err != nil {
 					return err
 				}
 				switch i % 10 {
@@ -261,7 +261,7 @@ func TestTouch(t *testing.T) {
 
 func dbPath(t *testing.T, s *Store) (path string) {
 	t.Helper()
-	if err := s.write.QueryRow("SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path); err != nil {
+	if err := s.db.(*sqlite).conn.QueryRowContext(t.Context(), "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -271,14 +271,14 @@ func TestBoundsPerMachine(t *testing.T) {
 	s, _ := filled(t, t.TempDir())
 	other := fleet.Machine{App: app, ID: "m2"}
 	write(t, s, func(tx Tx) error {
-		if err := tx.PutMachine(t.Context(), &other); err != nil {
+		if err := tx.PutMachines(t.Context(), []Change{{After: &other}}); err != nil {
 			return err
 		}
-		if err := tx.AddEvent(t.Context(), app, "m2", &fleet.Event{Version: "mine", At: now}); err != nil {
+		if err := tx.AddEvents(t.Context(), []MachineEvent{{app, "m2", 1, fleet.Event{Version: "mine", At: now}}}); err != nil {
 			return err
 		}
 		for i := range MaxEvents + 10 {
-			if err := tx.AddEvent(t.Context(), app, "m1", &fleet.Event{Version: fmt.Sprint(i), At: now}); err != nil {
+			if err := tx.AddEvents(t.Context(), []MachineEvent{{app, "m1", int64(i) + 1, fleet.Event{Version: fmt.Sprint(i), At: now}}}); err != nil {
 				return err
 			}
 		}
@@ -314,7 +314,7 @@ func TestPagesOfMachines(t *testing.T) {
 	s, _ := filled(t, t.TempDir())
 	write(t, s, func(tx Tx) error {
 		for _, id := range []string{"m3", "m2", "m0"} {
-			if err := tx.PutMachine(t.Context(), &fleet.Machine{App: app, ID: id}); err != nil {
+			if err := tx.PutMachines(t.Context(), []Change{{After: &fleet.Machine{App: app, ID: id}}}); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -19,8 +20,8 @@ type Token struct {
 
 // AddToken keeps a token.
 func (tx Tx) AddToken(ctx context.Context, t Token) error {
-	_, err := tx.q.ExecContext(ctx, "INSERT INTO tokens (id, sha256, role, label, created_at) VALUES (?, lower(hex(?)), ?, ?, ?)",
-		t.ID, t.SHA256[:], string(t.Role), t.Label, millis(t.Created))
+	_, err := tx.q.exec(ctx, "INSERT INTO tokens (id, sha256, role, label, created_at) VALUES (?, ?, ?, ?, ?)",
+		t.ID, hex.EncodeToString(t.SHA256[:]), string(t.Role), t.Label, millis(t.Created))
 	return failed("keep a token", err)
 }
 
@@ -41,11 +42,11 @@ func (tx Tx) Tokens(ctx context.Context) ([]Token, error) {
 
 // DeleteToken makes a token worthless; ErrNotFound where there is none of that id.
 func (tx Tx) DeleteToken(ctx context.Context, id string) error {
-	res, err := tx.q.ExecContext(ctx, "DELETE FROM tokens WHERE id = ?", id)
+	n, err := tx.q.exec(ctx, "DELETE FROM tokens WHERE id = ?", id)
 	if err != nil {
 		return failed("delete a token", err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
+	if n == 0 {
 		return fmt.Errorf("token %s: %w", id, ErrNotFound)
 	}
 	return nil
@@ -54,6 +55,6 @@ func (tx Tx) DeleteToken(ctx context.Context, id string) error {
 // Token returns the token of an id, or ErrNotFound.
 func (tx Tx) Token(ctx context.Context, id string) (Token, error) {
 	var t Token
-	row := tx.q.QueryRowContext(ctx, "SELECT id, sha256, role, label, created_at FROM tokens WHERE id = ?", id)
+	row := tx.q.row(ctx, "SELECT id, sha256, role, label, created_at FROM tokens WHERE id = ?", id)
 	return t, failed("token", scanToken(&t, row.Scan))
 }

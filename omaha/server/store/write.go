@@ -1,12 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
-
-	"github.com/semper-os/semper/fault"
 )
 
 const (
@@ -57,7 +57,9 @@ func (s *Store) run() {
 		case j := <-s.jobs:
 			s.commit(s.gather(j))
 		case <-look.C:
-			_ = s.lookForChanges(context.Background(), s.read) // it is tried again at once, and readers notice a broken database
+			if n, err := countChanges(context.Background(), s.db.reader()); err == nil { // else it is tried again at once, and readers notice a broken database
+				s.changes.Store(n)
+			}
 		case <-tick.C:
 			s.flush()
 		case <-s.stop:
@@ -74,13 +76,11 @@ const lookEvery = 50 * time.Millisecond
 // It is right for what this Store has written, and at most lookEvery late for what another program has. Machines and counters do not count.
 func (s *Store) Changes() int64 { return s.changes.Load() }
 
-func (s *Store) lookForChanges(ctx context.Context, db *sql.DB) error {
-	var n int64
-	if err := db.QueryRowContext(ctx, "SELECT n FROM changes").Scan(&n); err != nil {
-		return failed("look for changes", err)
-	}
-	s.changes.Store(n)
-	return nil
+// Changes is Store.Changes as this transaction finds it, with what was changed in it.
+func (tx Tx) Changes(ctx context.Context) (int64, error) { return countChanges(ctx, tx.q) }
+
+func countChanges(ctx context.Context, q queryer) (n int64, err error) {
+	return n, failed("look for changes", q.row(ctx, "SELECT n FROM changes").Scan(&n))
 }
 
 // gather takes what waits beside j without waiting for more.
@@ -100,24 +100,18 @@ func (s *Store) gather(j *job) []*job {
 // commit runs a batch in one transaction, each job in a savepoint of its own.
 func (s *Store) commit(batch []*job) {
 	results := make([]error, len(batch))
-	err := s.transaction(func(ctx context.Context, conn *sql.Conn) error {
+	var changes int64
+	err := s.db.transaction(context.Background(), func(ctx context.Context, q queryer) (err error) {
 		for i, j := range batch {
-			if _, err := conn.ExecContext(ctx, "SAVEPOINT job"); err != nil {
-				return err
-			}
-			if results[i] = guarded(j.do, Tx{conn}); results[i] != nil {
-				if _, err := conn.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
-					return err
-				}
-			}
-			if _, err := conn.ExecContext(ctx, "RELEASE job"); err != nil {
+			if results[i], err = one(ctx, q, j); err != nil {
 				return err
 			}
 		}
-		return nil
+		changes, err = countChanges(ctx, q)
+		return err
 	})
-	if err == nil { // before anybody hears of it
-		err = s.lookForChanges(context.Background(), s.write)
+	if err == nil {
+		s.changes.Store(changes) // before anybody hears of it
 	}
 	for i, j := range batch {
 		if results[i] == nil {
@@ -125,6 +119,43 @@ func (s *Store) commit(batch []*job) {
 		}
 		j.done <- results[i]
 	}
+}
+
+// one runs a job so that an error of it undoes what it did and nothing else; err is one of the database.
+func one(ctx context.Context, q queryer, j *job) (result, err error) {
+	if _, err := q.exec(ctx, "SAVEPOINT job"); err != nil {
+		return nil, err
+	}
+	result = guarded(j.do, Tx{lasting{ctx, q}})
+	if result != nil {
+		if _, err := q.exec(ctx, "ROLLBACK TO SAVEPOINT job"); err != nil {
+			return result, err
+		}
+	}
+	_, err = q.exec(ctx, "RELEASE SAVEPOINT job")
+	return result, err
+}
+
+// lasting runs SQL for as long as the transaction lasts that it is part of, and not only for as long as somebody waits for one of its jobs.
+type lasting struct {
+	ctx context.Context
+	q   queryer
+}
+
+func (l lasting) exec(_ context.Context, query string, args ...any) (int64, error) {
+	return l.q.exec(l.ctx, query, args...)
+}
+
+func (l lasting) query(_ context.Context, query string, args ...any) (*sql.Rows, error) {
+	return l.q.query(l.ctx, query, args...)
+}
+
+func (l lasting) row(_ context.Context, query string, args ...any) scanner {
+	return l.q.row(l.ctx, query, args...)
+}
+
+func (l lasting) many(_ context.Context, query string, rows [][]any) error {
+	return l.q.many(l.ctx, query, rows)
 }
 
 // guarded turns a panic into an error: one request's bug must not end the writer that all others wait for.
@@ -135,27 +166,6 @@ func guarded(do func(Tx) error, tx Tx) (err error) {
 		}
 	}()
 	return do(tx)
-}
-
-func (s *Store) transaction(do func(context.Context, *sql.Conn) error) error {
-	ctx := context.Background()
-	conn, err := s.write.Conn(ctx)
-	if err != nil {
-		return failed("begin", err)
-	}
-	defer func() { _ = conn.Close() }() // gives it back to the pool
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return failed("begin", err)
-	}
-	if err := do(ctx, conn); err != nil {
-		_, undo := conn.ExecContext(ctx, "ROLLBACK")
-		return fault.New(fault.IO, "database: write: %w", joinIf(err, undo))
-	}
-	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
-		_, _ = conn.ExecContext(ctx, "ROLLBACK") // a failed commit may leave the transaction open
-		return failed("commit", err)
-	}
-	return nil
 }
 
 func joinIf(err, second error) error {
@@ -171,7 +181,7 @@ func (s *Store) flush() {
 	if len(touches) == 0 {
 		return
 	}
-	_ = s.transaction(func(ctx context.Context, conn *sql.Conn) error { return keepTouches(ctx, conn, touches) })
+	_ = s.db.transaction(context.Background(), func(ctx context.Context, q queryer) error { return keepTouches(ctx, q, touches) })
 }
 
 // Settle has on disk when it returns what Touch was told before.
@@ -192,11 +202,10 @@ func (s *Store) takeTouches() map[machineKey]touch {
 }
 
 func keepTouches(ctx context.Context, q queryer, touches map[machineKey]touch) error {
+	rows := make([][]any, 0, len(touches))
 	for k, t := range touches {
-		if _, err := q.ExecContext(ctx, "UPDATE machines SET last_seen = max(last_seen, ?), address = ? WHERE app = ? AND id = ?",
-			millis(t.seen), t.address, k.app, k.id); err != nil {
-			return err
-		}
+		rows = append(rows, []any{millis(t.seen), t.address, k.app, k.id})
 	}
-	return nil
+	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[3].(string), b[3].(string)) }) // neighbours on disk one after the other
+	return q.many(ctx, "UPDATE machines SET last_seen = CASE WHEN last_seen > ?1 THEN last_seen ELSE ?1 END, address = ?2 WHERE app = ?3 AND id = ?4", rows)
 }

@@ -1,0 +1,243 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/semper-os/semper/omaha"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/omaha/server/store"
+)
+
+// maxAsks is how many requests are recorded together.
+const maxAsks = 256
+
+// ask is a machine's request, and what it leads to.
+type ask struct {
+	req      *omaha.Request
+	address  string
+	now      time.Time
+	outcomes []outcome
+	done     chan error
+}
+
+// recorder takes the requests that must be on disk before they are answered. Those that come while others are being written are decided on and written together, in the order
+// of their coming: one look at the database, one commit and one sync for all of them.
+type recorder struct {
+	asks chan *ask
+	stop chan struct{}
+	done chan struct{}
+}
+
+var errStopped = errors.New("the server is shutting down")
+
+func (s *Server) startRecorder() {
+	r := &recorder{asks: make(chan *ask), stop: make(chan struct{}), done: make(chan struct{})}
+	s.recorder = r
+	go func() {
+		defer close(r.done)
+		for {
+			select {
+			case a := <-r.asks:
+				s.recordAll(r.gather(a))
+			case <-r.stop:
+				return
+			}
+		}
+	}()
+}
+
+func (r *recorder) end() {
+	close(r.stop)
+	<-r.done
+}
+
+func (r *recorder) gather(a *ask) []*ask {
+	asks := []*ask{a}
+	for len(asks) < maxAsks {
+		select {
+		case a := <-r.asks:
+			asks = append(asks, a)
+		default:
+			return asks
+		}
+	}
+	return asks
+}
+
+// record decides on a request and has it on disk when it returns.
+func (r *recorder) record(a *ask) error {
+	a.done = make(chan error, 1)
+	select {
+	case r.asks <- a:
+		return <-a.done // it is recorded, whether somebody waits for it or not
+	case <-r.stop:
+		return errStopped
+	}
+}
+
+func (s *Server) recordAll(asks []*ask) {
+	err := s.recordTogether(asks)
+	if err != nil && len(asks) > 1 {
+		// If it is one request's doing, the others need not suffer for it.
+		for _, a := range asks {
+			a.done <- s.recordTogether([]*ask{a})
+		}
+		return
+	}
+	for _, a := range asks {
+		a.done <- err
+	}
+}
+
+func (s *Server) recordTogether(asks []*ask) error {
+	ctx := context.Background()
+	return s.store.Write(ctx, func(tx store.Tx) error {
+		p, err := s.policyIn(ctx, tx)
+		if err != nil {
+			return err
+		}
+		known, err := readRecords(ctx, tx, p, said(asks...))
+		if err != nil {
+			return err
+		}
+		w := writes{known: known, states: map[int64]rollout.State{}}
+		for id, r := range known.rollouts {
+			w.states[id] = r.State
+		}
+		for _, a := range asks {
+			if a.outcomes, err = known.evaluate(ctx, tx, a); err != nil {
+				return err
+			}
+			for i := range a.outcomes {
+				if err := w.add(ctx, tx, &a.outcomes[i]); err != nil {
+					return err
+				}
+			}
+		}
+		return w.flush(ctx, tx)
+	})
+}
+
+// writes collects what outcomes change.
+type writes struct {
+	known  *records
+	states map[int64]rollout.State // of rollouts, as they are in the database
+
+	changes []store.Change
+	at      map[machineKey]int // where a machine is among the changes
+	events  []store.MachineEvent
+	steps   []store.MachineStep
+	stepAt  map[stepKey]int
+	counted map[int64]bool // rollouts whose counters changed
+}
+
+type stepKey struct {
+	rollout int64
+	machine string
+}
+
+func (w *writes) add(ctx context.Context, tx store.Tx, o *outcome) error {
+	m := &o.machine
+	if o.status != omaha.AppOK || m.ID == "" {
+		return nil
+	}
+	key := machineKey{m.App, m.ID}
+	if w.at == nil {
+		w.at, w.stepAt, w.counted = map[machineKey]int{}, map[stepKey]int{}, map[int64]bool{}
+	}
+	after := *m
+	if i, ok := w.at[key]; ok {
+		w.changes[i].After = &after
+	} else {
+		before := w.known.machines[key].machine
+		w.at[key] = len(w.changes)
+		w.changes = append(w.changes, store.Change{Before: &before, After: &after})
+	}
+	for i, e := range o.events {
+		w.events = append(w.events, store.MachineEvent{App: m.App, Machine: m.ID, Number: m.Events - int64(len(o.events)-1-i), Event: e})
+	}
+	for _, c := range []*course{&o.left, &o.course} {
+		if !c.changed {
+			continue
+		}
+		step := store.MachineStep{Rollout: c.rollout.ID, RolloutStep: c.step}
+		k := stepKey{c.rollout.ID, m.ID}
+		if i, ok := w.stepAt[k]; ok {
+			w.steps[i] = step
+		} else {
+			w.stepAt[k] = len(w.steps)
+			w.steps = append(w.steps, step)
+		}
+		w.counted[c.rollout.ID] = true
+	}
+	w.known.note(o)
+	for i := range o.failures {
+		if i == 0 { // a failure refers to its machine, which may be new
+			if err := w.flush(ctx, tx); err != nil {
+				return err
+			}
+		}
+		if err := tx.AddFailure(ctx, m.App, m.ID, &o.failures[i]); err != nil {
+			return err
+		}
+	}
+	return w.judge(ctx, tx, o)
+}
+
+// judge stops a rollout for which the outcome is one failure too many, before the next request is answered.
+func (w *writes) judge(ctx context.Context, tx store.Tx, o *outcome) error {
+	for _, c := range []*course{&o.left, &o.course} {
+		if !c.changed {
+			continue
+		}
+		if halt, _ := c.rollout.Judge(nil); !halt {
+			continue
+		}
+		if err := w.flush(ctx, tx); err != nil { // the reason names machines as they are in the database
+			return err
+		}
+		var err error
+		if c.halted, err = judge(ctx, tx, c.rollout, o.machine.LastSeen); err != nil {
+			return err
+		}
+		w.counted[c.rollout.ID] = true
+	}
+	return nil
+}
+
+// flush writes what was collected.
+func (w *writes) flush(ctx context.Context, tx store.Tx) error {
+	if err := tx.PutMachines(ctx, w.changes); err != nil {
+		return err
+	}
+	if err := tx.AddEvents(ctx, w.events); err != nil {
+		return err
+	}
+	if err := tx.PutRolloutSteps(ctx, w.steps); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.counted)) {
+		if err := keepRollout(ctx, tx, w.known.rollouts[id], w.states[id]); err != nil {
+			return err
+		}
+		w.states[id] = w.known.rollouts[id].State
+	}
+	clear(w.at)
+	clear(w.stepAt)
+	clear(w.counted)
+	w.changes, w.events, w.steps = w.changes[:0], w.events[:0], w.steps[:0]
+	return nil
+}
+
+// keepRollout keeps what changed of a rollout whose state was another one or the same before: only another one changes what machines are answered.
+func keepRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, before rollout.State) error {
+	if r.State == before {
+		return tx.CountRollout(ctx, r)
+	}
+	return tx.PutRollout(ctx, r)
+}

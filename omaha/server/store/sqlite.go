@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/semper-os/semper/fault"
+)
+
+const readers = 4
+
+// sqlite is a database in a file. Its right to write is SQLite's own lock, which other programs respect.
+type sqlite struct {
+	read, write *sql.DB
+	conn        *sql.Conn // the only one of write
+	readQ       *prepared
+	writeQ      *prepared
+}
+
+func openSQLite(ctx context.Context, path string) (*sqlite, error) {
+	pragmas := url.Values{"_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+	}}
+	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
+	s := &sqlite{}
+	err := s.open(ctx, dsn)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), s.close())
+	}
+	return s, nil
+}
+
+func (s *sqlite) open(ctx context.Context, dsn string) (err error) {
+	if s.write, err = sql.Open("sqlite", dsn); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.conn, err = s.write.Conn(ctx); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if err := migrateSQLite(ctx, s.conn); err != nil {
+		return err
+	}
+	if s.read, err = sql.Open("sqlite", dsn); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	s.readQ, s.writeQ = &prepared{db: s.read}, &prepared{db: s.conn}
+	return nil
+}
+
+func (s *sqlite) close() error {
+	var errs []error
+	for _, q := range []*prepared{s.readQ, s.writeQ} {
+		if q != nil {
+			errs = append(errs, q.close())
+		}
+	}
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	for _, db := range []*sql.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return fault.Wrap(fault.IO, errors.Join(errs...))
+}
+
+func (s *sqlite) reader() queryer { return s.readQ }
+
+func (s *sqlite) transaction(ctx context.Context, do func(context.Context, queryer) error) error {
+	if _, err := s.writeQ.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return failed("begin", err)
+	}
+	if err := do(ctx, s.writeQ); err != nil {
+		_, undo := s.writeQ.exec(ctx, "ROLLBACK")
+		return fault.New(fault.IO, "database: write: %w", joinIf(err, undo))
+	}
+	if _, err := s.writeQ.exec(ctx, "COMMIT"); err != nil {
+		_, _ = s.writeQ.exec(ctx, "ROLLBACK") // a failed commit may leave the transaction open
+		return failed("commit", err)
+	}
+	return nil
+}
+
+// prepared keeps statements: SQLite takes longer to read one than to run it.
+type prepared struct {
+	db interface {
+		PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+	}
+
+	mu         sync.Mutex
+	statements map[string]*sql.Stmt // by their text, of which there is only so much in this package
+}
+
+func (p *prepared) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.statements[query]; s != nil {
+		return s, nil
+	}
+	s, err := p.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if p.statements == nil {
+		p.statements = map[string]*sql.Stmt{}
+	}
+	p.statements[query] = s
+	return s, nil
+}
+
+func (p *prepared) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, s := range p.statements {
+		errs = append(errs, s.Close())
+	}
+	p.statements = nil
+	return errors.Join(errs...)
+}
+
+func (p *prepared) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	s, err := p.statement(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+func (p *prepared) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	s, err := p.statement(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return s.QueryContext(ctx, args...)
+}
+
+func (p *prepared) row(ctx context.Context, query string, args ...any) scanner {
+	s, err := p.statement(ctx, query)
+	if err != nil {
+		return noRow{err}
+	}
+	return s.QueryRowContext(ctx, args...)
+}
+
+func (p *prepared) many(ctx context.Context, query string, rows [][]any) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	s, err := p.statement(ctx, query)
+	for i := 0; i < len(rows) && err == nil; i++ {
+		_, err = s.ExecContext(ctx, rows[i]...)
+	}
+	return err
+}
