@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -9,6 +10,9 @@ import (
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
+
+// lookTimeout is how long the database may take to answer what it has on some machines.
+const lookTimeout = 30 * time.Second
 
 // outcome is what one application's part of a request leads to.
 type outcome struct {
@@ -27,7 +31,7 @@ type outcome struct {
 
 // decide finds out what a request leads to, and has it on disk when it returns. A request that changes nothing but when the machine was
 // seen, the usual one, takes no write.
-func (s *Server) decide(ctx context.Context, req *omaha.Request, address string, now time.Time) ([]outcome, error) {
+func (s *Server) decide(req *omaha.Request, address string, now time.Time) ([]outcome, error) {
 	p, usual := s.memo.of(req, s.store.Changes())
 	if usual {
 		if a := s.memo.recall(p); a != nil {
@@ -38,7 +42,7 @@ func (s *Server) decide(ctx context.Context, req *omaha.Request, address string,
 	}
 	a := &ask{req: req, address: address, now: now}
 	if !reports(req) {
-		if err := s.look(ctx, a); err != nil {
+		if err := s.looks.do(a); err != nil {
 			return nil, err
 		}
 		if changed := changes(a.outcomes); !changed {
@@ -56,26 +60,38 @@ func (s *Server) decide(ctx context.Context, req *omaha.Request, address string,
 		}
 	}
 	// What was just read may be stale by now: the recorder decides again.
-	err := s.recorder.record(a)
+	err := s.records.do(a)
 	for i := range a.outcomes {
 		s.memo.forget(a.outcomes[i].machine.App, a.outcomes[i].machine.ID)
 	}
 	return a.outcomes, err
 }
 
-// look decides on a request as far as that can be done without a write.
-func (s *Server) look(ctx context.Context, a *ask) error {
+// lookTogether decides on requests as far as that can be done without a write.
+func (s *Server) lookTogether(asks []*ask) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic while a request was decided on: %v", p)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
 	policy, err := s.policyNow(ctx)
 	if err != nil {
 		return err
 	}
 	tx := s.store.Read()
-	known, err := readRecords(ctx, tx, policy, said(a))
+	known, err := readRecords(ctx, tx, policy, said(asks...))
 	if err != nil {
 		return err
 	}
-	a.outcomes, err = known.evaluate(ctx, tx, a)
-	return err
+	for _, a := range asks {
+		// Nothing of this is kept: what one is given here is not taken from another.
+		if a.outcomes, err = known.apart().evaluate(ctx, tx, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reports tells that a request says what happened, which is kept in any case.

@@ -141,6 +141,19 @@ func (r *records) readRest(ctx context.Context, tx store.Tx, app string, ids []s
 	return nil
 }
 
+// apart are the same records, but that rollouts can be changed without changing r's.
+func (r *records) apart() *records {
+	out := *r
+	if len(r.rollouts) > 0 {
+		out.rollouts = make(map[int64]*fleet.Rollout, len(r.rollouts))
+		for id, ro := range r.rollouts {
+			c := *ro
+			out.rollouts[id] = &c
+		}
+	}
+	return &out
+}
+
 // readPinned finds the release that a machine is pinned to.
 func (r *records) readPinned(ctx context.Context, tx store.Tx, m *fleet.Machine) error {
 	rec := r.machines[machineKey{m.App, m.ID}]

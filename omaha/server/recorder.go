@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -13,87 +11,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
-// maxAsks is how many requests are recorded together.
-const maxAsks = 256
-
-// ask is a machine's request, and what it leads to.
-type ask struct {
-	req      *omaha.Request
-	address  string
-	now      time.Time
-	outcomes []outcome
-	done     chan error
-}
-
-// recorder takes the requests that must be on disk before they are answered. Those that come while others are being written are decided on and written together, in the order
-// of their coming: one look at the database, one commit and one sync for all of them.
-type recorder struct {
-	asks chan *ask
-	stop chan struct{}
-	done chan struct{}
-}
-
-var errStopped = errors.New("the server is shutting down")
-
-func (s *Server) startRecorder() {
-	r := &recorder{asks: make(chan *ask), stop: make(chan struct{}), done: make(chan struct{})}
-	s.recorder = r
-	go func() {
-		defer close(r.done)
-		for {
-			select {
-			case a := <-r.asks:
-				s.recordAll(r.gather(a))
-			case <-r.stop:
-				return
-			}
-		}
-	}()
-}
-
-func (r *recorder) end() {
-	close(r.stop)
-	<-r.done
-}
-
-func (r *recorder) gather(a *ask) []*ask {
-	asks := []*ask{a}
-	for len(asks) < maxAsks {
-		select {
-		case a := <-r.asks:
-			asks = append(asks, a)
-		default:
-			return asks
-		}
-	}
-	return asks
-}
-
-// record decides on a request and has it on disk when it returns.
-func (r *recorder) record(a *ask) error {
-	a.done = make(chan error, 1)
-	select {
-	case r.asks <- a:
-		return <-a.done // it is recorded, whether somebody waits for it or not
-	case <-r.stop:
-		return errStopped
-	}
-}
-
-func (s *Server) recordAll(asks []*ask) {
-	err := s.recordTogether(asks)
-	if err != nil && len(asks) > 1 {
-		// If it is one request's doing, the others need not suffer for it.
-		for _, a := range asks {
-			a.done <- s.recordTogether([]*ask{a})
-		}
-		return
-	}
-	for _, a := range asks {
-		a.done <- err
-	}
-}
-
+// recordTogether decides on requests, and has what they lead to on disk when it returns: one look at the database, one commit and one sync for all of them.
 func (s *Server) recordTogether(asks []*ask) error {
 	ctx := context.Background()
 	return s.store.Write(ctx, func(tx store.Tx) error {

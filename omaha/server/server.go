@@ -63,6 +63,9 @@ const (
 	maxHeader       = 16 << 10
 )
 
+// lookers is how many batches of requests are decided on at the same time.
+const lookers = 2
+
 // TokenFile is the name of the file, in the data folder, that holds the first start's token.
 const TokenFile = "publish.token"
 
@@ -109,7 +112,8 @@ type Server struct {
 	metrics     metrics
 	gauges      gauges
 	memo        *memo
-	recorder    *recorder
+	looks       *queue // requests that may change nothing
+	records     *queue // those that do
 	closing     atomic.Bool
 	started     time.Time
 	retired     time.Time // when machines were looked through last, by Sweep alone
@@ -205,7 +209,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := s.seed(ctx); err != nil {
 		return err
 	}
-	s.startRecorder()
+	s.looks = newQueue(lookers, func(asks []*ask) { each(asks, s.lookTogether) })
+	s.records = newQueue(1, func(asks []*ask) { each(asks, s.recordTogether) })
 	return nil
 }
 
@@ -275,8 +280,10 @@ func writeToken(path, token string) error {
 
 // Close ends the server's use of the data folder. No request may be under way any more.
 func (s *Server) Close() error {
-	if s.recorder != nil {
-		s.recorder.end()
+	for _, q := range []*queue{s.looks, s.records} {
+		if q != nil {
+			q.end()
+		}
 	}
 	var err error
 	if s.store != nil {

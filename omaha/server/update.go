@@ -47,7 +47,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := s.cfg.Now().UTC()
-	outcomes, err := s.decide(r.Context(), req, clientAddress(r), now)
+	outcomes, err := s.decide(req, clientAddress(r), now)
 	if err != nil {
 		s.cfg.Log.Error("a machine's request could not be recorded", "error", err)
 		w.Header().Set("Retry-After", "60")

@@ -26,6 +26,8 @@ type sqlite struct {
 func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	pragmas := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+		// A page that many writes change goes from the log to its place once for all of them. The log takes up to 64 MiB of disk.
+		"wal_autocheckpoint(16384)", "cache_size(-32768)",
 	}}
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
 	s := &sqlite{}
