@@ -15,9 +15,10 @@ import (
 	"github.com/semper-os/semper/omaha/server/fleet"
 )
 
-func TestFreshness(t *testing.T) {
-	dir := t.TempDir()
-	s, _ := filled(t, dir)
+func TestFreshness(t *testing.T) { onBoth(t, testFreshness) }
+
+func testFreshness(t *testing.T, name string) {
+	s, _ := filled(t, name)
 	ctx := t.Context()
 	if _, err := s.Read().Freshness(ctx, app, "stable", "amd64"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("before there is one: %v", err)
@@ -30,7 +31,7 @@ func TestFreshness(t *testing.T) {
 	f.Envelope, f.Sequence = bytes.Repeat([]byte("x"), 16384), 8
 	write(t, s, func(tx Tx) error { return tx.PutFreshness(ctx, &f) })
 	s.Close()
-	s = create(t, dir)
+	s = create(t, name)
 	got, err := s.Read().Freshness(ctx, app, "stable", "amd64")
 	if err != nil || !reflect.DeepEqual(got, f) {
 		t.Errorf("after reopening %+v (%v), want %+v", got, err, f)

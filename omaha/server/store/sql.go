@@ -18,6 +18,9 @@ type engine interface {
 	// transaction runs do with the right to write, which one program at a time has, and returns once what it did is on disk. What do reads is as the last one left it.
 	transaction(ctx context.Context, do func(context.Context, queryer) error) error
 
+	// snapshot runs do with all as it is at one moment, to read.
+	snapshot(ctx context.Context, do func(context.Context, queryer) error) error
+
 	// copyTo writes all as it is at one moment into an empty file.
 	copyTo(ctx context.Context, path string) error
 

@@ -1,12 +1,15 @@
-// Package store keeps the update server's state in an SQLite database; it holds all of the server's SQL and none of its rules.
+// Package store keeps the update server's state in an SQLite or a PostgreSQL database; it holds all of the server's SQL and none of its rules.
 //
-// On disk: semper.db with its -wal and -shm files. The schema's version is the database's user_version; older schemas are brought
-// forward when the database is opened, newer ones are refused. Other programs may open the same database at the same time
-// (semper-server's own verbs do).
+// SQLite, on disk: semper.db with its -wal and -shm files. The schema's version is the database's user_version. Other programs may open the same database at the same time
+// (semper-server's own verbs do). The journal is a write-ahead log with synchronous=FULL.
 //
-// Durability: the journal is a write-ahead log with synchronous=FULL, so that a commit has been synced to the disk when it returns, and
-// Write returns only then. Writes that wait at the same time share one commit and one sync. The one exception is Touch, which notes that
-// a machine was seen and reaches the disk within seconds.
+// PostgreSQL: the tables are in the first schema of the connection's search path, which is for nothing else; the schema's version is in the table semper_schema. Several
+// servers may share them. A transaction that writes holds the lock on the row of the table changes: there is one at a time, as with SQLite.
+//
+// Older schemas are brought forward when the database is opened, newer ones are refused.
+//
+// Durability: a commit has been synced to the disk when it returns, and Write returns only then. Writes that wait at the same time share one commit and one sync. The one
+// exception is Touch, which notes that a machine was seen and reaches the disk within seconds.
 //
 // Limits: of each machine the newest MaxEvents events and MaxFailures failed versions are kept.
 package store
@@ -57,9 +60,16 @@ type Store struct {
 // Tx reads and, inside Write, changes the database.
 type Tx struct{ q queryer }
 
-// Create opens the database in the folder dir and makes it when there is none.
-func Create(ctx context.Context, dir string) (*Store, error) {
-	path := filepath.Join(dir, fileName)
+// Create opens a database, and makes it when there is none: the one in the folder that is named, or PostgreSQL's where name is a URL.
+func Create(ctx context.Context, name string) (*Store, error) {
+	if IsURL(name) {
+		db, err := openPostgres(ctx, name, true)
+		if err != nil {
+			return nil, err
+		}
+		return begin(ctx, db)
+	}
+	path := filepath.Join(name, fileName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite would make it readable for all
 	if err != nil {
 		return nil, fault.Wrap(fault.IO, err)
@@ -67,27 +77,34 @@ func Create(ctx context.Context, dir string) (*Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fault.Wrap(fault.IO, err)
 	}
-	return open(ctx, path)
+	return open(ctx, name)
 }
 
-// Open opens the database that a server made in the folder dir, whether it runs or not. Close then takes a moment after a change that decides what machines are answered, in
-// which a running server notices it.
-func Open(ctx context.Context, dir string) (*Store, error) {
-	path := filepath.Join(dir, fileName)
-	switch _, err := os.Stat(path); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.New(fault.Input, "%s holds no server's data: there is no %s (semper-server serve makes it)", dir, fileName)
-	case err != nil:
-		return nil, fault.Wrap(fault.IO, err)
-	}
-	s, err := open(ctx, path)
+// Open opens a database that a server made, in a folder or at a URL, whether it runs or not. Close then takes a moment after a change that decides what machines are answered,
+// in which a running server notices it.
+func Open(ctx context.Context, name string) (*Store, error) {
+	s, err := open(ctx, name)
 	if err == nil {
 		s.guest, s.before = true, s.Changes()
 	}
 	return s, err
 }
 
-func open(ctx context.Context, path string) (*Store, error) {
+func open(ctx context.Context, name string) (*Store, error) {
+	if IsURL(name) {
+		db, err := openPostgres(ctx, name, false)
+		if err != nil {
+			return nil, err
+		}
+		return begin(ctx, db)
+	}
+	path := filepath.Join(name, fileName)
+	switch _, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault.New(fault.Input, "%s holds no server's data: there is no %s (semper-server serve makes it)", name, fileName)
+	case err != nil:
+		return nil, fault.Wrap(fault.IO, err)
+	}
 	db, err := openSQLite(ctx, path)
 	if err != nil {
 		return nil, err

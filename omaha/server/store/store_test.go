@@ -56,9 +56,10 @@ func write(t *testing.T, s *Store, do func(Tx) error) {
 	}
 }
 
-func TestReopen(t *testing.T) {
-	dir := t.TempDir()
-	s, m := filled(t, dir)
+func TestReopen(t *testing.T) { onBoth(t, testReopen) }
+
+func testReopen(t *testing.T, name string) {
+	s, m := filled(t, name)
 	release := fleet.Release{
 		App: app, Arch: "amd64", Version: "1.1.0", MinVersion: "1.0.0", Published: now,
 		Payload: fleet.File{Name: "full.crau", Size: 7, SHA256: sha256.Sum256([]byte("x")), SHA1: [20]byte{1, 2, 3}},
@@ -79,7 +80,7 @@ func TestReopen(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), dir)
+	s, err := Open(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,8 +184,10 @@ func TestPathWithOddCharacters(t *testing.T) {
 }
 
 // TestWritesShareCommits lets many writers wait at once: each sees its own result, and a failing or panicking one spoils no other.
-func TestWritesShareCommits(t *testing.T) {
-	s, _ := filled(t, t.TempDir())
+func TestWritesShareCommits(t *testing.T) { onBoth(t, testWritesShareCommits) }
+
+func testWritesShareCommits(t *testing.T, name string) {
+	s, _ := filled(t, name)
 	const n = 100
 	refused := errors.New("refused")
 	var wg sync.WaitGroup
@@ -227,16 +230,20 @@ func TestWritesShareCommits(t *testing.T) {
 	}
 }
 
-func TestWriteAfterClose(t *testing.T) {
-	s := create(t, t.TempDir())
+func TestWriteAfterClose(t *testing.T) { onBoth(t, testWriteAfterClose) }
+
+func testWriteAfterClose(t *testing.T, name string) {
+	s := create(t, name)
 	s.Close()
 	if err := s.Write(t.Context(), func(Tx) error { return nil }); !errors.Is(err, errClosed) {
 		t.Errorf("error %v", err)
 	}
 }
 
-func TestTouch(t *testing.T) {
-	s, m := filled(t, t.TempDir())
+func TestTouch(t *testing.T) { onBoth(t, testTouch) }
+
+func testTouch(t *testing.T, name string) {
+	s, m := filled(t, name)
 	s.Touch(app, m.ID, "10.0.0.2", now.Add(time.Minute))
 	s.Touch(app, "unknown machine", "10.0.0.3", now)
 	s.flush()
@@ -251,24 +258,17 @@ func TestTouch(t *testing.T) {
 		t.Errorf("last seen went back to %v", got.LastSeen)
 	}
 	s.Touch(app, m.ID, "10.0.0.9", now.Add(time.Hour))
-	dir := filepath.Dir(dbPath(t, s))
 	s.Close()
-	s = create(t, dir)
+	s = create(t, name)
 	if got, _ := s.Read().Machine(t.Context(), app, m.ID); !got.LastSeen.Equal(now.Add(time.Hour)) {
 		t.Errorf("the last touch before Close is lost: %v", got.LastSeen)
 	}
 }
 
-func dbPath(t *testing.T, s *Store) (path string) {
-	t.Helper()
-	if err := s.db.(*sqlite).conn.QueryRowContext(t.Context(), "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+func TestBoundsPerMachine(t *testing.T) { onBoth(t, testBoundsPerMachine) }
 
-func TestBoundsPerMachine(t *testing.T) {
-	s, _ := filled(t, t.TempDir())
+func testBoundsPerMachine(t *testing.T, name string) {
+	s, _ := filled(t, name)
 	other := fleet.Machine{App: app, ID: "m2"}
 	write(t, s, func(tx Tx) error {
 		if err := tx.PutMachines(t.Context(), []Change{{After: &other}}); err != nil {
@@ -310,8 +310,10 @@ func TestBoundsPerMachine(t *testing.T) {
 	})
 }
 
-func TestPagesOfMachines(t *testing.T) {
-	s, _ := filled(t, t.TempDir())
+func TestPagesOfMachines(t *testing.T) { onBoth(t, testPagesOfMachines) }
+
+func testPagesOfMachines(t *testing.T, name string) {
+	s, _ := filled(t, name)
 	write(t, s, func(tx Tx) error {
 		for _, id := range []string{"m3", "m2", "m0"} {
 			if err := tx.PutMachines(t.Context(), []Change{{After: &fleet.Machine{App: app, ID: id}}}); err != nil {

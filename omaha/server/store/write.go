@@ -17,6 +17,7 @@ const (
 type job struct {
 	do   func(Tx) error
 	done chan error
+	long time.Duration // that it may take, when it is more than is usual
 }
 
 type machineKey struct{ app, id string }
@@ -29,7 +30,10 @@ type touch struct {
 // Write runs do with the right to change the database and returns once its changes are on disk. An error of do undoes its own changes
 // and no other's. Do must be quick and must not call Write.
 func (s *Store) Write(ctx context.Context, do func(Tx) error) error {
-	j := &job{do: do, done: make(chan error, 1)}
+	return s.submit(ctx, &job{do: do, done: make(chan error, 1)})
+}
+
+func (s *Store) submit(ctx context.Context, j *job) error {
 	select {
 	case s.jobs <- j:
 		return <-j.done // it runs now, whatever becomes of ctx
@@ -101,7 +105,15 @@ func (s *Store) gather(j *job) []*job {
 func (s *Store) commit(batch []*job) {
 	results := make([]error, len(batch))
 	var changes int64
-	err := s.db.transaction(context.Background(), func(ctx context.Context, q queryer) (err error) {
+	ctx := context.Background()
+	for _, j := range batch {
+		if j.long > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, j.long)
+			defer cancel()
+		}
+	}
+	err := s.db.transaction(ctx, func(ctx context.Context, q queryer) (err error) {
 		if len(batch) == 1 { // what undoes all undoes this, and nobody pays for a savepoint
 			if results[0] = guarded(batch[0].do, Tx{lasting{ctx, q}}); results[0] != nil {
 				return results[0]
