@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/api"
@@ -82,20 +84,36 @@ func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 
 // place is where a verb works: the data folder's database and an application in it.
 type place struct {
-	dir, app string
+	dir, database, app string
+}
+
+// databaseFlag is where the state is, if it is not in the data folder. What others may not see of it can be in the environment.
+func databaseFlag(fl *pflag.FlagSet, into *string) {
+	fl.StringVar(into, "database", os.Getenv("SEMPER_DATABASE"), "a PostgreSQL database's URL, as in postgres://user@host/name (default: $SEMPER_DATABASE, else SQLite in the data folder)")
+	fl.Lookup("database").DefValue = "" // help does not show it
 }
 
 func (p *place) flags(c *cobra.Command) {
 	c.Flags().StringVar(&p.dir, "data", "", "the server's data folder")
+	databaseFlag(c.Flags(), &p.database)
 	c.Flags().StringVar(&p.app, "app", api.DefaultApp, "the application's name or id")
+}
+
+// store opens the database.
+func (p *place) store(ctx context.Context) (*store.Store, error) {
+	name := cmp.Or(p.database, p.dir)
+	if name == "" {
+		return nil, fault.New(fault.Usage, "name the server's data folder with --data DIR, or its database with --database URL")
+	}
+	if p.database != "" && !store.IsURL(p.database) {
+		return nil, fault.New(fault.Usage, "--database: want a URL such as postgres://user@host/name")
+	}
+	return store.Open(ctx, name)
 }
 
 // open calls do with the database and the application.
 func (p *place) open(ctx context.Context, do func(*store.Store, fleet.Application) error) error {
-	if p.dir == "" {
-		return fault.New(fault.Usage, "name the server's data folder with --data DIR")
-	}
-	s, err := store.Open(ctx, p.dir)
+	s, err := p.store(ctx)
 	if err != nil {
 		return err
 	}

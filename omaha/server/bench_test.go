@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
@@ -25,12 +26,13 @@ func BenchmarkMachines(b *testing.B) {
 		{"completion", "2.0.0", done, 1 << 40},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			s, err := Open(b.Context(), Config{Dir: b.TempDir()})
+			dir := b.TempDir()
+			s, err := Open(b.Context(), Config{Dir: dir, Database: databaseOf(b, dir)})
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			if err := s.store.Write(b.Context(), func(tx store.Tx) error { return fillForKill(b.Context(), tx) }); err != nil {
+			if err := s.store.Write(b.Context(), func(tx store.Tx) error { return fillRollout(b.Context(), tx, rollout.Limits{AtOnce: 1 << 40}) }); err != nil {
 				b.Fatal(err)
 			}
 			if c.name == "poll" {

@@ -15,14 +15,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
-// childDir is set in the environment of the process that TestKill kills.
-const childDir = "SEMPER_TEST_SERVER_DIR"
+// childDir and childDatabase are set in the environment of the process that TestKill kills.
+const (
+	childDir      = "SEMPER_TEST_SERVER_DIR"
+	childDatabase = "SEMPER_TEST_SERVER_DATABASE"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
@@ -31,7 +33,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
 }
 
 // serveUntilKilled prints its address and ends only by force, or when its standard input does.
@@ -41,11 +43,11 @@ func serveUntilKilled(dir string) error {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop()
 	}()
-	s, err := Open(ctx, Config{Dir: dir})
+	s, err := Open(ctx, Config{Dir: dir, Database: os.Getenv(childDatabase)})
 	if err != nil {
 		return err
 	}
-	err = s.store.Write(ctx, func(tx store.Tx) error { return fillForKill(ctx, tx) })
+	err = s.store.Write(ctx, func(tx store.Tx) error { return fillRollout(ctx, tx, rollout.Limits{AtOnce: 1_000_000}) })
 	if err != nil {
 		return err
 	}
@@ -57,33 +59,12 @@ func serveUntilKilled(dir string) error {
 	return s.Serve(ctx, l)
 }
 
-// fillForKill has a release that goes to all machines by a rollout with limits.
-func fillForKill(ctx context.Context, tx store.Tx) error {
-	now := time.Now().UTC()
-	if err := AddApplication(ctx, tx, "flatcar", flatcarApp, []string{"stable"}, "test", now); err != nil {
-		return err
-	}
-	r := fleet.Release{App: flatcarApp, Arch: "amd64", Version: "2.0.0", Published: now}
-	e := api.External{URLs: []string{"http://127.0.0.1/"}, Name: "x", Size: 1, SHA256: strings.Repeat("a", 64), SHA1: strings.Repeat("b", 40)}
-	if err := AddExternal(ctx, tx, &r, &e, "test"); err != nil {
-		return err
-	}
-	plan := fleet.Rollout{App: flatcarApp, Channel: "stable", Arch: "amd64"}
-	// It never comes to everybody, or it would be over before there are machines.
-	plan.Plan = rollout.Plan{Ramp: rollout.Ramp{Start: 99, Over: rollout.Duration(1000 * time.Hour)}, Limits: rollout.Limits{AtOnce: 1_000_000}}
-	if err := PlanRollout(ctx, tx, &plan, "2.0.0", "test", now); err != nil {
-		return err
-	}
-	_, err := SteerRollout(ctx, tx, plan.ID, "start", "", "test", now)
-	return err
-}
-
 // TestKill ends the server with SIGKILL while machines ask for updates and report them: every grant and every event that was answered is in the database afterwards, and the
 // rollout's counters are what its machines add up to.
 func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Env = append(os.Environ(), childDir+"="+dir, childDatabase+"="+databaseOf(t, dir))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -138,7 +119,7 @@ func TestKill(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	group.Wait()
-	s, err := Open(t.Context(), Config{Dir: dir}) // the lock went with the process
+	s, err := Open(t.Context(), Config{Dir: dir, Database: databaseOf(t, dir)}) // the lock went with the process
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -113,7 +114,7 @@ func TestMemoSeesOtherPrograms(t *testing.T) {
 	if !b.recalled() {
 		t.Fatal("the second poll is not remembered")
 	}
-	other, err := store.Open(t.Context(), f.s.cfg.Dir)
+	other, err := store.Open(t.Context(), cmp.Or(f.s.cfg.Database, f.s.cfg.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -72,6 +73,7 @@ const TokenFile = "publish.token"
 // Config says how a server runs. Dir must be set.
 type Config struct {
 	Dir          string           // the data folder; made when it is missing
+	Database     string           // PostgreSQL's URL; SQLite in the data folder when empty
 	PublicURL    string           // how machines reach this server, when that is not what they ask; may have a path
 	PayloadURLs  []string         // where machines fetch payloads first, in this order: copies of this server's /payloads/, such as a CDN's
 	Trust        payload.Trust    // who must have signed releases; nobody must when it has no keys
@@ -162,6 +164,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.RetireAfter != 0 && cfg.RetireAfter < minRetire {
 		return nil, fault.New(fault.Usage, "retire machines after %s: want %s at least, or 0", cfg.RetireAfter, minRetire)
 	}
+	if cfg.Database != "" && !store.IsURL(cfg.Database) {
+		return nil, fault.New(fault.Usage, "database: want a URL such as postgres://user@host/name")
+	}
 	if err := s.openAccess(); err != nil {
 		return nil, err
 	}
@@ -200,7 +205,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.lock, err = lock(filepath.Join(s.cfg.Dir, "server.lock")); err != nil {
 		return err
 	}
-	if s.store, err = store.Create(ctx, s.cfg.Dir); err != nil {
+	if s.store, err = store.Create(ctx, cmp.Or(s.cfg.Database, s.cfg.Dir)); err != nil {
 		return err
 	}
 	if s.payloads, err = blobs.Open(filepath.Join(s.cfg.Dir, "payloads"), s.cfg.Now()); err != nil {

@@ -88,7 +88,7 @@ func (f *fixture) stop() {
 func serve(t *testing.T, dir string, cfg Config) *fixture {
 	t.Helper()
 	log := &syncBuffer{}
-	cfg.Dir, cfg.Log = dir, slog.New(slog.NewTextHandler(log, nil))
+	cfg.Dir, cfg.Database, cfg.Log = dir, databaseOf(t, dir), slog.New(slog.NewTextHandler(log, nil))
 	if cfg.Now == nil {
 		cfg.Now = (&clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}).read
 	}
@@ -560,14 +560,14 @@ func TestFirstStart(t *testing.T) {
 	if strings.Contains(f.log.String(), f.token) {
 		t.Error("the token is in the log")
 	}
-	if _, err := Open(t.Context(), Config{Dir: dir}); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), "another semper-server uses") {
+	if _, err := Open(t.Context(), Config{Dir: dir, Database: databaseOf(t, dir)}); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), "another semper-server uses") {
 		t.Errorf("a second server on the same folder: %v", err)
 	}
 	f.stop()
 	if err := os.Remove(filepath.Join(dir, TokenFile)); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), Config{Dir: dir})
+	s, err := Open(t.Context(), Config{Dir: dir, Database: databaseOf(t, dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -595,7 +595,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestGracefulShutdown(t *testing.T) {
-	s, err := Open(t.Context(), Config{Dir: t.TempDir()})
+	s, err := openAt(t, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -672,7 +672,7 @@ func FuzzUpdate(f *testing.F) {
 		}
 		f.Add(bytes.ReplaceAll(data, []byte(flatcarApp), []byte(omaha.SemperApp)))
 	}
-	s, err := Open(context.Background(), Config{Dir: f.TempDir()})
+	s, err := openAt(f, f.TempDir())
 	if err != nil {
 		f.Fatal(err)
 	}

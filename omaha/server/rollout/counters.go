@@ -86,8 +86,9 @@ func (l Limits) Admit(c Counters, now time.Time) (after Counters, ok bool, next 
 		return c, false, time.Time{}
 	}
 	if l.PerPeriod > 0 {
-		// Periods follow each other from the first grant on; a clock that was set back begins a new one.
-		if now.Before(c.Period) || !now.Before(c.Period.Add(l.Period.Duration())) {
+		// Periods follow each other from the first grant on. Requests are not decided on in the order of their times, and servers' clocks differ: a little before the period is
+		// in it. A clock that was set back by more begins a new one.
+		if now.Before(c.Period.Add(-l.Period.Duration())) || !now.Before(c.Period.Add(l.Period.Duration())) {
 			c.Period, c.Grants = now, 0
 		}
 		if c.Grants >= l.PerPeriod {
