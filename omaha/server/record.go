@@ -102,15 +102,17 @@ func (r *records) readSteps(ctx context.Context, tx store.Tx, app string, ids []
 			return err
 		}
 	}
-	if len(rollouts) == 0 {
-		return nil
+	for _, id := range rollouts {
+		steps, err := tx.RolloutSteps(ctx, id, ids)
+		if err != nil {
+			return err
+		}
+		for _, s := range steps {
+			m := r.machines[machineKey{app, s.Machine}]
+			m.steps = append(m.steps, s)
+		}
 	}
-	steps, err := tx.RolloutSteps(ctx, rollouts, ids)
-	for _, s := range steps {
-		m := r.machines[machineKey{app, s.Machine}]
-		m.steps = append(m.steps, s)
-	}
-	return err
+	return nil
 }
 
 // readRest reads what only some fleets have: groups that are canaries, and pins.

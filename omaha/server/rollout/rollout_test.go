@@ -223,6 +223,9 @@ func TestDecide(t *testing.T) {
 		{"the next period", ramping(func(r *Rollout) {
 			r.Plan.Limits, r.Counted.Period, r.Counted.Grants = Limits{PerPeriod: 3, Period: hour}, noon, 3
 		}), Machine{ID: early}, Granting, true, "turn", time.Time{}},
+		{"a request that another has overtaken", ramping(func(r *Rollout) {
+			r.Plan.Limits, r.Counted.Period, r.Counted.Grants = Limits{PerPeriod: 3, Period: 2 * hour}, at.Add(time.Millisecond), 3
+		}), Machine{ID: early}, Limited, false, "until 2026-11-26 15:00 UTC", at.Add(2 * time.Hour)},
 		{"a clock that was set back", ramping(func(r *Rollout) {
 			r.Plan.Limits, r.Counted.Period, r.Counted.Grants = Limits{PerPeriod: 3, Period: hour}, noon.AddDate(10, 0, 0), 3
 		}), Machine{ID: early}, Granting, true, "turn", time.Time{}},

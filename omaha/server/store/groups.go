@@ -63,8 +63,8 @@ func (tx Tx) Members(ctx context.Context, app, group, after string, limit int) (
 // GroupsOf returns the groups of some machines, by machine; one that is in none is not there.
 func (tx Tx) GroupsOf(ctx context.Context, app string, machines []string) (map[string]string, error) {
 	type member struct{ machine, group string }
-	members, err := list(ctx, tx.q, "look up groups", func(m *member, scan func(...any) error) error { return scan(&m.machine, &m.group) },
-		"SELECT machine, grp FROM members WHERE app = ? AND machine IN (SELECT value FROM json_each(?))", app, inOne(machines))
+	members, err := lookUp(ctx, tx.q, "look up groups", func(m *member, scan func(...any) error) error { return scan(&m.machine, &m.group) },
+		"SELECT machine, grp FROM members WHERE app = ? AND machine = ?", pairs(app, machines))
 	out := map[string]string{}
 	for _, m := range members {
 		out[m.machine] = m.group
@@ -95,7 +95,7 @@ func (tx Tx) HasPins(ctx context.Context, app string) (some bool, err error) {
 
 // PinsOf lists the pins of some machines.
 func (tx Tx) PinsOf(ctx context.Context, app string, machines []string) ([]fleet.Pin, error) {
-	return list(ctx, tx.q, "look up pins", scanPin, "SELECT app, machine, version, why, who, at FROM pins WHERE app = ? AND machine IN (SELECT value FROM json_each(?))", app, inOne(machines))
+	return lookUp(ctx, tx.q, "look up pins", scanPin, "SELECT app, machine, version, why, who, at FROM pins WHERE app = ? AND machine = ?", pairs(app, machines))
 }
 
 // Pins lists up to limit pins of an application, by machine, from the first one after the id given.

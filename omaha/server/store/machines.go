@@ -42,8 +42,7 @@ func (tx Tx) Machines(ctx context.Context, app, after string, retired bool, limi
 
 // MachinesByID returns those of some machines that are known.
 func (tx Tx) MachinesByID(ctx context.Context, app string, ids []string) ([]fleet.Machine, error) {
-	return list(ctx, tx.q, "look up machines", scanMachine,
-		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id IN (SELECT value FROM json_each(?))", app, inOne(ids))
+	return lookUp(ctx, tx.q, "look up machines", scanMachine, "SELECT "+machineColumns+" FROM machines WHERE app = ? AND id = ?", pairs(app, ids))
 }
 
 // Retire marks up to limit machines that were not seen since some time, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
@@ -186,9 +185,9 @@ type MachineFailure struct {
 
 // FailuresOf lists the versions that failed on some machines, oldest first.
 func (tx Tx) FailuresOf(ctx context.Context, app string, ids []string) ([]MachineFailure, error) {
-	return list(ctx, tx.q, "list failed versions", func(f *MachineFailure, scan func(...any) error) error {
+	return lookUp(ctx, tx.q, "look up failed versions", func(f *MachineFailure, scan func(...any) error) error {
 		return scanFailure(&f.Failure, func(into ...any) error { return scan(append([]any{&f.Machine}, into...)...) })
-	}, "SELECT machine, "+failureColumns+" FROM failed_versions WHERE app = ? AND machine IN (SELECT value FROM json_each(?)) ORDER BY at, version", app, inOne(ids))
+	}, "SELECT machine, "+failureColumns+" FROM failed_versions WHERE app = ? AND machine = ? ORDER BY at, version", pairs(app, ids))
 }
 
 // ForgetFailures lets a machine have its failed versions again, and returns how many there were.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,6 +61,10 @@ func openPostgres(ctx context.Context, name string, make bool) (_ *postgres, err
 	}
 	cfg.RuntimeParams["application_name"] = "semper-server"
 	cfg.RuntimeParams["synchronous_commit"] = "on" // whatever the server's default is: what is answered is on disk
+	// All that is asked often finds its rows by an index, also while nobody has counted a table that grows quickly.
+	for _, way := range []string{"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
+		cfg.RuntimeParams[way] = "off"
+	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
@@ -169,19 +174,40 @@ func (p postgresQueryer) row(ctx context.Context, query string, args ...any) sca
 	return p.db.QueryRowContext(ctx, translate(query), clean(args)...)
 }
 
-// many sends all rows before it waits for an answer.
+// many runs one statement for all rows, which it takes as one array for each column, or else sends a statement for each before it waits for an answer.
 func (p postgresQueryer) many(ctx context.Context, query string, rows [][]any) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	query = translate(query)
 	return p.conn.Raw(func(driver any) error {
+		conn := driver.(*stdlib.Conn).Conn()
+		if columns, ok := columnsOf(rows); ok {
+			if all := bulk(query, columns); all != "" {
+				_, err := conn.Exec(ctx, all, columns...)
+				return err
+			}
+		}
 		b := &pgx.Batch{}
 		for _, r := range rows {
-			b.Queue(query, clean(r)...)
+			b.Queue(translate(query), clean(r)...)
 		}
-		return driver.(*stdlib.Conn).Conn().SendBatch(ctx, b).Close()
+		return conn.SendBatch(ctx, b).Close()
 	})
+}
+
+func (p postgresQueryer) lookup(ctx context.Context, query string, args [][]any, scan func(scanner) error) error {
+	if len(args) == 0 {
+		return nil
+	}
+	columns, ok := columnsOf(args)
+	if !ok {
+		return fmt.Errorf("a question for arguments that are no texts and numbers: %s", query)
+	}
+	rows, err := p.db.QueryContext(ctx, bulk(query, columns), columns...)
+	if err != nil {
+		return err
+	}
+	return scanAll(rows, scan)
 }
 
 // clean has what PostgreSQL's texts cannot hold replaced, as it is in what is shown: bytes that are no UTF-8, and zeros. Args is not changed.
@@ -192,7 +218,7 @@ func clean(args []any) []any {
 		if !ok {
 			continue
 		}
-		c := strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+		c := cleanText(s)
 		if c == s {
 			continue
 		}
@@ -204,6 +230,10 @@ func clean(args []any) []any {
 	return args
 }
 
+func cleanText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 var translations sync.Map // of queries, of which there are only so many in this package
 
 // translate puts a query that is written for SQLite into PostgreSQL's words.
@@ -211,34 +241,10 @@ func translate(query string) string {
 	if t, ok := translations.Load(query); ok {
 		return t.(string)
 	}
-	var out strings.Builder
-	next := 1
-	for i := 0; i < len(query); i++ {
-		if query[i] != '?' {
-			out.WriteByte(query[i])
-			continue
-		}
-		out.WriteByte('$')
-		if i+1 < len(query) && query[i+1] >= '0' && query[i+1] <= '9' {
-			continue // its number follows
-		}
-		out.WriteString(strconv.Itoa(next))
-		next++
-	}
-	t := listArgument(out.String())
+	t := listed.ReplaceAllString(numbered(query, "$"), "= ANY (ARRAY(SELECT $1 FROM json_array_elements_text(CAST($2 AS json))))")
 	translations.Store(query, t)
 	return t
 }
 
-// listArgument turns json_each($1), which has a column of the name value, into what PostgreSQL calls the same.
-func listArgument(query string) string {
-	const theirs, ours = "json_each(", "json_array_elements_text(CAST("
-	for {
-		before, after, found := strings.Cut(query, theirs)
-		if !found {
-			return query
-		}
-		arg, rest, _ := strings.Cut(after, ")")
-		query = before + ours + arg + " AS json))" + rest
-	}
-}
+// listed is how a query asks for what is in a list: SQLite finds each in an index, PostgreSQL does with an array.
+var listed = regexp.MustCompile(`IN \(SELECT (value|CAST\(value AS BIGINT\)) FROM json_each\((\$[0-9]+)\)\)`)

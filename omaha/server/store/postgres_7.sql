@@ -217,7 +217,7 @@ CREATE TABLE changes (
 ) WITH (fillfactor = 10);
 
 CREATE INDEX files_by_hash ON files (sha256);
-CREATE INDEX machines_by_version ON machines (app, channel, arch, version);
+CREATE INDEX machines_by_version ON machines (channel, arch, version, app); -- not by the application first, or it is taken for the primary key while there are few machines
 CREATE INDEX machines_retired ON machines (app, id) WHERE retired_at <> 0;
 CREATE INDEX members_by_group ON members (app, grp, machine);
 CREATE INDEX releases_by_road ON releases (app, arch) WHERE road <> '';

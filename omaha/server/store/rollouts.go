@@ -132,12 +132,11 @@ type MachineStep struct {
 	fleet.RolloutStep
 }
 
-// RolloutSteps lists how far some machines are with some rollouts; those that have nothing to do with one are not in the list.
-func (tx Tx) RolloutSteps(ctx context.Context, rollouts []int64, machines []string) ([]MachineStep, error) {
-	return list(ctx, tx.q, "list steps of machines", func(s *MachineStep, scan func(...any) error) error {
+// RolloutSteps lists how far some machines are with a rollout; those that have nothing to do with it are not in the list.
+func (tx Tx) RolloutSteps(ctx context.Context, id int64, machines []string) ([]MachineStep, error) {
+	return lookUp(ctx, tx.q, "look up steps of machines", func(s *MachineStep, scan func(...any) error) error {
 		return scanStep(&s.RolloutStep, func(into ...any) error { return scan(append([]any{&s.Rollout}, into...)...) })
-	}, `SELECT rollout, machine, step, canary, since, why FROM rollout_steps
-		WHERE rollout IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) AND machine IN (SELECT value FROM json_each(?))`, inOne(rollouts), inOne(machines))
+	}, "SELECT rollout, machine, step, canary, since, why FROM rollout_steps WHERE rollout = ? AND machine = ?", pairs(id, machines))
 }
 
 // PutRolloutSteps keeps how far machines are. The rollouts' counters change with them: in the same Write, by PutRollout.

@@ -35,6 +35,9 @@ type queryer interface {
 
 	// many runs one statement for many rows of arguments.
 	many(ctx context.Context, query string, rows [][]any) error
+
+	// lookup asks one question for many rows of arguments, and calls scan for each row of the answers.
+	lookup(ctx context.Context, query string, rows [][]any, scan func(scanner) error) error
 }
 
 type scanner interface{ Scan(into ...any) error }
@@ -73,6 +76,27 @@ func list[T any](ctx context.Context, q queryer, step string, scan func(*T, func
 	return out, failed(step, rows.Err())
 }
 
+// lookUp asks one question for many rows of arguments, and scans each row of the answers.
+func lookUp[T any](ctx context.Context, q queryer, step string, scan func(*T, func(...any) error) error, query string, rows [][]any) ([]T, error) {
+	out := []T{}
+	err := q.lookup(ctx, query, rows, func(row scanner) error {
+		var v T
+		err := scan(&v, row.Scan)
+		out = append(out, v)
+		return err
+	})
+	return out, failed(step, err)
+}
+
+// pairs are rows of a first column that is the same in all of them, and a second.
+func pairs[F string | int64](first F, second []string) [][]any {
+	rows := make([][]any, len(second))
+	for i, s := range second {
+		rows[i] = []any{first, s}
+	}
+	return rows
+}
+
 // inOne is a list as one argument, for json_each(?).
 func inOne[T string | int64](all []T) string {
 	if all == nil {
@@ -91,4 +115,14 @@ func flag(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+func scanAll(rows *sql.Rows, scan func(scanner) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }

@@ -169,3 +169,20 @@ func (p *prepared) many(ctx context.Context, query string, rows [][]any) error {
 	}
 	return err
 }
+
+func (p *prepared) lookup(ctx context.Context, query string, args [][]any, scan func(scanner) error) error {
+	for _, a := range args {
+		if err := p.each(ctx, query, a, scan); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *prepared) each(ctx context.Context, query string, args []any, scan func(scanner) error) error {
+	rows, err := p.query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return scanAll(rows, scan)
+}

@@ -244,12 +244,29 @@ func TestTranslate(t *testing.T) {
 	for query, want := range map[string]string{
 		"SELECT a WHERE b = ? AND c = ?":                                 "SELECT a WHERE b = $1 AND c = $2",
 		"SELECT a WHERE b = ?2 OR b = ?1 OR c = ?2":                      "SELECT a WHERE b = $2 OR b = $1 OR c = $2",
-		"SELECT a WHERE b = ? AND c IN (SELECT value FROM json_each(?))": "SELECT a WHERE b = $1 AND c IN (SELECT value FROM json_array_elements_text(CAST($2 AS json)))",
+		"SELECT a WHERE b = ? AND c IN (SELECT value FROM json_each(?))": "SELECT a WHERE b = $1 AND c = ANY (ARRAY(SELECT value FROM json_array_elements_text(CAST($2 AS json))))",
 	} {
 		for range 2 { // the second time from memory
 			if got := translate(query); got != want {
 				t.Errorf("%s becomes %s, want %s", query, got, want)
 			}
+		}
+	}
+}
+
+func TestBulk(t *testing.T) {
+	columns := []any{[]string{"a"}, []int64{1}, []string{"b"}}
+	const rows = "unnest($1::text[], $2::bigint[], $3::text[]) AS r (c1, c2, c3)"
+	for query, want := range map[string]string{
+		"INSERT INTO t (a, b, c, d) VALUES (?, ?, ?, 0) ON CONFLICT (a) DO UPDATE SET b = excluded.b": "INSERT INTO t (a, b, c, d) SELECT r.c1, r.c2, r.c3, 0 FROM " + rows +
+			" ON CONFLICT (a) DO UPDATE SET b = excluded.b",
+		"UPDATE t SET a = ?1, b = CASE WHEN b > ?2 THEN b ELSE ?2 END WHERE c = ?3": "UPDATE t SET a = r.c1, b = CASE WHEN b > r.c2 THEN b ELSE r.c2 END FROM " + rows + " WHERE c = r.c3",
+		"DELETE FROM t WHERE a = ? AND b = ? AND c = ?":                             "DELETE FROM t USING " + rows + " WHERE a = r.c1 AND b = r.c2 AND c = r.c3",
+		"SELECT a FROM t WHERE a = ? AND b = ?":                                     "SELECT q.* FROM " + rows + ", LATERAL (SELECT a FROM t WHERE a = r.c1 AND b = r.c2 OFFSET 0) AS q",
+		"VACUUM":                                                                    "",
+	} {
+		if got := bulk(query, columns); got != want {
+			t.Errorf("%s becomes\n%s, want\n%s", query, got, want)
 		}
 	}
 }

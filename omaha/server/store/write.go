@@ -172,6 +172,10 @@ func (l lasting) row(_ context.Context, query string, args ...any) scanner {
 	return l.q.row(l.ctx, query, args...)
 }
 
+func (l lasting) lookup(_ context.Context, query string, rows [][]any, scan func(scanner) error) error {
+	return l.q.lookup(l.ctx, query, rows, scan)
+}
+
 func (l lasting) many(_ context.Context, query string, rows [][]any) error {
 	return l.q.many(l.ctx, query, rows)
 }
