@@ -12,7 +12,7 @@ export CGO_ENABLED := 0
 # Host packages: what a build and a boot need, and the tools that tests compare with.
 BUILD_PACKAGES := mmdebstrap gpgv debian-archive-keyring ca-certificates
 BOOT_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server etcd-client dbus dbus-daemon systemd iproute2
+CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server etcd-client postgresql dbus dbus-daemon systemd iproute2
 
 BENCH_PACKAGES := fio
 
@@ -49,6 +49,7 @@ soak: packages programs ## power cuts with many seeds, then the QEMU tests SOAK 
 .PHONY: unit
 unit: ## the tests that boot nothing
 	$(GO) test $$($(GO) list ./... | grep -v /qemu-tests)
+	SEMPER_TEST_DATABASE=postgres $(GO) test -count=1 ./omaha/server
 
 .PHONY: lint
 lint: ## golangci-lint and gofumpt, both pinned in tools/go.mod

@@ -41,30 +41,55 @@ func (s *Server) decide(req *omaha.Request, address string, now time.Time) ([]ou
 		}
 	}
 	a := &ask{req: req, address: address, now: now}
-	if !reports(req) {
+	policy, err := s.policyNow(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if !reports(req) && !policy.mayGrant(req) {
 		if err := s.looks.do(a); err != nil {
 			return nil, err
 		}
-		if changed := changes(a.outcomes); !changed {
+		if !changes(a.outcomes) {
 			if usual {
 				if answer, ok := a.outcomes[0].memorable(); ok {
 					s.memo.keep(p, answer)
 				}
 			}
-			for i := range a.outcomes {
-				if m := &a.outcomes[i].machine; m.ID != "" {
-					s.store.Touch(m.App, m.ID, m.Address, m.LastSeen)
-				}
-			}
+			s.touch(a.outcomes)
 			return a.outcomes, nil
 		}
 	}
 	// What was just read may be stale by now: the recorder decides again.
-	err := s.records.do(a)
+	err = s.records.do(a)
+	if err == nil && !changes(a.outcomes) {
+		s.touch(a.outcomes)
+		return a.outcomes, nil
+	}
 	for i := range a.outcomes {
 		s.memo.forget(a.outcomes[i].machine.App, a.outcomes[i].machine.ID)
 	}
 	return a.outcomes, err
+}
+
+// touch notes that machines were seen of which nothing else is news.
+func (s *Server) touch(outcomes []outcome) {
+	for i := range outcomes {
+		if m := &outcomes[i].machine; m.ID != "" {
+			s.store.Touch(m.App, m.ID, m.Address, m.LastSeen)
+		}
+	}
+}
+
+// mayGrant tells that a machine asks whose channel has a rollout that gives it a release now, or will not: that is decided where it can be recorded at once.
+func (p *policy) mayGrant(req *omaha.Request) bool {
+	for i := range req.Apps {
+		m := describing(req, &req.Apps[i])
+		s := p.streams[stream{m.App, m.Channel, m.Arch}]
+		if s != nil && s.rolling && req.Apps[i].UpdateCheck && m.Version != s.rolls {
+			return true
+		}
+	}
+	return false
 }
 
 // lookTogether decides on requests as far as that can be done without a write.

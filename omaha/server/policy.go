@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
@@ -22,6 +23,8 @@ type streamPolicy struct {
 	channel fleet.Channel
 	fresh   string // its freshness statement
 	rollout int64  // the one that is not over, or 0; its counters change all the time
+	rolling bool   // it gives its release to machines
+	rolls   string // the version of its release
 }
 
 func loadPolicy(ctx context.Context, tx store.Tx) (*policy, error) {
@@ -70,7 +73,7 @@ func loadPolicy(ctx context.Context, tx store.Tx) (*policy, error) {
 	for i := range open {
 		r := &open[i]
 		if s := p.streams[stream{r.App, r.Channel, r.Arch}]; s != nil {
-			s.rollout = r.ID
+			s.rollout, s.rolls, s.rolling = r.ID, r.Version, r.State == rollout.Canary || r.State == rollout.Ramping
 		}
 	}
 	return p, nil

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
@@ -61,7 +60,7 @@ type stepKey struct {
 
 func (w *writes) add(ctx context.Context, tx store.Tx, o *outcome) error {
 	m := &o.machine
-	if o.status != omaha.AppOK || m.ID == "" {
+	if !o.changed {
 		return nil
 	}
 	key := machineKey{m.App, m.ID}

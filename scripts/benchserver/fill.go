@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,21 +19,21 @@ import (
 
 const fillBatch = 20_000
 
-// fill makes a server's data with two releases and so many machines.
-func fill(dir string, machines int) error {
+// fill makes a server's data with two releases and so many machines. Database is PostgreSQL's URL, or empty.
+func fill(dir, database string, machines int) error {
 	ctx := context.Background()
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	s, err := server.Open(ctx, server.Config{Dir: data})
+	s, err := server.Open(ctx, server.Config{Dir: data, Database: database})
 	if err != nil {
 		return err
 	}
 	if err := s.Close(); err != nil {
 		return err
 	}
-	st, err := store.Open(ctx, data)
+	st, err := store.Open(ctx, cmp.Or(database, data))
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/omaha/server"
+	"github.com/semper-os/semper/omaha/server/store/postgrestest"
 )
 
 func main() {
@@ -30,13 +31,14 @@ func main() {
 	out := flag.String("out", "out/bench-server", "where the servers' data goes; what is there is replaced")
 	machines := flag.Int("machines", 1_000_000, "machines of the large table")
 	seconds := flag.Float64("seconds", 5, "how long each rate is measured")
+	postgres := flag.Bool("postgres", true, "measure with PostgreSQL too")
 	bare := flag.String("bare", "", "internal: be the bare handler, with this address file")
 	flag.Parse()
 	var err error
 	if *bare != "" {
 		err = serveBare(*bare)
 	} else {
-		err = run(*bin, *out, *machines, time.Duration(*seconds*float64(time.Second)))
+		err = run(*bin, *out, *machines, time.Duration(*seconds*float64(time.Second)), *postgres)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchserver:", err)
@@ -112,7 +114,7 @@ func (p *process) stop() error {
 	return err
 }
 
-func run(bin, out string, machines int, long time.Duration) error {
+func run(bin, out string, machines int, long time.Duration, postgres bool) error {
 	if err := os.RemoveAll(out); err != nil {
 		return err
 	}
@@ -132,15 +134,32 @@ func run(bin, out string, machines int, long time.Duration) error {
 		return err
 	}
 	fmt.Printf("bare net/http handler                        %s\n", base)
+	if err := both(bin, out, "sqlite", "SQLite, WAL, synchronous=FULL", machines, long, base, func() (string, error) { return "", nil }); err != nil || !postgres {
+		return err
+	}
+	pg, err := postgrestest.Start(context.Background(), "shared_buffers=256MB", "max_wal_size=4GB")
+	if err != nil {
+		return err
+	}
+	err = both(bin, out, "postgres", "PostgreSQL, fsync=on, synchronous_commit=on", machines, long, base, func() (string, error) { return pg.Schema(context.Background()) })
+	return errors.Join(err, pg.Stop())
+}
+
+// both measures a server with an empty table of machines, and one with many.
+func both(bin, out, name, settings string, machines int, long time.Duration, base result, database func() (string, error)) error {
 	var empty result
 	for _, n := range []int{0, machines} {
-		dir := filepath.Join(out, fmt.Sprint(n))
+		dir := filepath.Join(out, fmt.Sprintf("%s-%d", name, n))
 		begin := time.Now()
-		if err := fill(dir, n); err != nil {
+		url, err := database()
+		if err == nil {
+			err = fill(dir, url, n)
+		}
+		if err != nil {
 			return err
 		}
-		fmt.Printf("== %d machines known before (made in %.0f s); SQLite, WAL, synchronous=FULL\n", n, time.Since(begin).Seconds())
-		poll, err := measure(bin, dir, n, long, base)
+		fmt.Printf("== %d machines known before (made in %.0f s); %s\n", n, time.Since(begin).Seconds(), settings)
+		poll, err := measure(bin, dir, url, n, long, base)
 		if err != nil {
 			return err
 		}
@@ -154,13 +173,17 @@ func run(bin, out string, machines int, long time.Duration) error {
 }
 
 // measure loads one server.
-func measure(bin, dir string, n int, long time.Duration, base result) (poll result, err error) {
-	p, err := start(dir, filepath.Join(bin, "semper-server"), "serve", "--listen", "127.0.0.1:0", "--address-file", "ADDRESS", "--data", filepath.Join(dir, "data"), "--rate-limit", "0")
+func measure(bin, dir, database string, n int, long time.Duration, base result) (poll result, err error) {
+	p, err := start(dir, filepath.Join(bin, "semper-server"), "serve", "--listen", "127.0.0.1:0", "--address-file", "ADDRESS", "--data", filepath.Join(dir, "data"), "--database", database, "--rate-limit", "0")
 	if err != nil {
 		return poll, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 	fmt.Printf("start-up %.2f s (target: under 10 s)\n", p.started.Seconds())
+	target := 5000
+	if database != "" {
+		target = 3000
+	}
 	count := int(long.Seconds() * 5000)
 	known := max(n, count)
 	if _, err := loadOnce(p, polls(0, known), min(known, 100_000)); err != nil { // known, and in memory
@@ -170,19 +193,19 @@ func measure(bin, dir string, n int, long time.Duration, base result) (poll resu
 		return poll, err
 	}
 	fmt.Printf("polls of known machines, no update           %s  %.2f of bare (target: at least 0.5)\n", poll, poll.rate/base.rate)
-	if err := rollOut(bin, dir); err != nil {
+	if err := rollOut(bin, dir, database); err != nil {
 		return poll, err
 	}
 	grants, err := loadOnce(p, each("1.0.0", known, true, ""), count)
 	if err != nil {
 		return poll, err
 	}
-	fmt.Printf("grants under a rollout's limits, durable     %s  %.2f of bare (target: at least 5000/s)\n", grants, grants.rate/base.rate)
+	fmt.Printf("grants under a rollout's limits, durable     %s  %.2f of bare (target: at least %d/s)\n", grants, grants.rate/base.rate, target)
 	done, err := loadOnce(p, each("1.1.0", known, false, `<event eventtype="3" eventresult="2" previousversion="1.0.0"></event>`), count)
 	if err != nil {
 		return poll, err
 	}
-	fmt.Printf("completion events, durable                   %s  %.2f of bare (target: at least 5000/s)\n", done, done.rate/base.rate)
+	fmt.Printf("completion events, durable                   %s  %.2f of bare (target: at least %d/s)\n", done, done.rate/base.rate, target)
 	if err := queries(p, dir); err != nil {
 		return poll, err
 	}
@@ -194,9 +217,9 @@ func measure(bin, dir string, n int, long time.Duration, base result) (poll resu
 	return poll, nil
 }
 
-func rollOut(bin, dir string) error {
+func rollOut(bin, dir, database string) error {
 	out, err := exec.Command(filepath.Join(bin, "semper-server"), "rollout", "plan", "1.1.0", "--channel", "stable", "--at-once", "500000", "--rate", "900000/1h", "--halt", "50%", "--start",
-		"--data", filepath.Join(dir, "data")).CombinedOutput()
+		"--data", filepath.Join(dir, "data"), "--database", database).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("rollout plan: %w: %s", err, out)
 	}

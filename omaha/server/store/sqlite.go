@@ -13,7 +13,12 @@ import (
 	"github.com/semper-os/semper/fault"
 )
 
-const readers = 4
+const (
+	readers = 4
+
+	// writeCache is how much memory the writer takes for pages. What readers remember is worth nothing after each write, so they get no more than SQLite's usual.
+	writeCache = 192 << 20
+)
 
 // sqlite is a database in a file. Its right to write is SQLite's own lock, which other programs respect.
 type sqlite struct {
@@ -27,7 +32,7 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	pragmas := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
 		// A page that many writes change goes from the log to its place once for all of them. The log takes up to 64 MiB of disk.
-		"wal_autocheckpoint(16384)", "cache_size(-32768)",
+		"wal_autocheckpoint(16384)",
 	}}
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
 	s := &sqlite{}
@@ -44,6 +49,9 @@ func (s *sqlite) open(ctx context.Context, dsn string) (err error) {
 	}
 	s.write.SetMaxOpenConns(1)
 	if s.conn, err = s.write.Conn(ctx); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if _, err := s.conn.ExecContext(ctx, fmt.Sprintf("PRAGMA cache_size = -%d", writeCache>>10)); err != nil {
 		return fault.Wrap(fault.IO, err)
 	}
 	if err := migrateSQLite(ctx, s.conn); err != nil {
