@@ -109,7 +109,34 @@ func (p *postgres) prepare(ctx context.Context, make bool) error {
 	if version > len(migrations) {
 		return fault.New(fault.Input, "its schema has version %d and this semper-server only knows versions up to %d: use a newer semper-server", version, len(migrations))
 	}
-	return fault.Wrap(fault.IO, tx.Commit())
+	if err := tx.Commit(); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if make {
+		return p.analyze(ctx)
+	}
+	return nil
+}
+
+// analyze counts tables that have changed much since PostgreSQL last looked, as after a restore: it would look within minutes, and plan badly until then.
+func (p *postgres) analyze(ctx context.Context) error {
+	var stale []string
+	rows, err := p.db.QueryContext(ctx, "SELECT relname FROM pg_stat_user_tables WHERE schemaname = current_schema() AND n_mod_since_analyze > 1000 + n_live_tup / 5")
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	err = scanAll(rows, func(row scanner) error {
+		var name string
+		err := row.Scan(&name)
+		stale = append(stale, name)
+		return err
+	})
+	for _, name := range stale {
+		if err == nil {
+			_, err = p.db.ExecContext(ctx, "ANALYZE "+pgx.Identifier{name}.Sanitize())
+		}
+	}
+	return fault.Wrap(fault.IO, err)
 }
 
 func (p *postgres) close() error { return fault.Wrap(fault.IO, p.db.Close()) }

@@ -26,20 +26,24 @@ type sqlite struct {
 	conn        *sql.Conn // the only one of write
 	readQ       *prepared
 	writeQ      *prepared
+	log         string // its file
+
+	stop       chan struct{}
+	background sync.WaitGroup
 }
 
 func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	pragmas := url.Values{"_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
-		// A page that many writes change goes from the log to its place once for all of them. The log takes up to 64 MiB of disk.
-		"wal_autocheckpoint(16384)",
+		"wal_autocheckpoint(0)", // see checkpoints
 	}}
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
-	s := &sqlite{}
+	s := &sqlite{log: path + "-wal", stop: make(chan struct{})}
 	err := s.open(ctx, dsn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), s.close())
 	}
+	s.background.Go(func() { checkpoints(s.read, s.log, s.stop) })
 	return s, nil
 }
 
@@ -67,6 +71,8 @@ func (s *sqlite) open(ctx context.Context, dsn string) (err error) {
 }
 
 func (s *sqlite) close() error {
+	close(s.stop)
+	s.background.Wait()
 	var errs []error
 	for _, q := range []*prepared{s.readQ, s.writeQ} {
 		if q != nil {
@@ -98,6 +104,7 @@ func (s *sqlite) transaction(ctx context.Context, do func(context.Context, query
 		_, _ = s.writeQ.exec(ctx, "ROLLBACK") // a failed commit may leave the transaction open
 		return failed("commit", err)
 	}
+	s.shorten(ctx)
 	return nil
 }
 
