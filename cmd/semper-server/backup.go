@@ -13,43 +13,42 @@ import (
 )
 
 func newBackupCommand() *cobra.Command {
-	var data string
+	var from server.Place
 	c := &cobra.Command{
 		Use:   "backup FOLDER --data DIR",
 		Short: "Copy a server's data, while it runs or not",
 		Long: "The folder must not exist, or be empty. It gets the database as it is at one moment and every payload that it speaks of, hashed on the way, and appears only when it is\n" +
-			"complete and on disk. It is a data folder itself: what can be read in it is what a server could serve.",
+			"complete and on disk. It is a data folder itself, with the database in it whatever the server's is: what can be read in it is what a server could serve.",
 		Args: args(1),
-		RunE: func(c *cobra.Command, given []string) error {
-			if data == "" {
-				return fault.New(fault.Usage, "name the server's data folder with --data DIR")
-			}
-			return copyData(c, data, given[0])
-		},
+		RunE: func(c *cobra.Command, given []string) error { return copyData(c, from, server.Place{Dir: given[0]}) },
 	}
-	c.Flags().StringVar(&data, "data", "", "the server's data folder")
+	placeFlags(c, &from, "the server's data folder")
 	return c
 }
 
 func newRestoreCommand() *cobra.Command {
-	var data string
+	var to server.Place
 	c := &cobra.Command{
 		Use:   "restore BACKUP --data DIR",
 		Short: "Make a data folder of a backup",
-		Long:  "The data folder must not exist, or be empty. Database and payloads are checked on the way, and it appears only when it is complete and on disk.",
-		Args:  args(1),
-		RunE: func(c *cobra.Command, given []string) error {
-			if data == "" {
-				return fault.New(fault.Usage, "name the new data folder with --data DIR")
-			}
-			return copyData(c, given[0], data)
-		},
+		Long: "The data folder must not exist, or be empty, and so must the database be where one is named. Database and payloads are checked on the way, and the folder appears only when\n" +
+			"all is complete and on disk. A server moves from SQLite to PostgreSQL, or back, by way of a backup.",
+		Args: args(1),
+		RunE: func(c *cobra.Command, given []string) error { return copyData(c, server.Place{Dir: given[0]}, to) },
 	}
-	c.Flags().StringVar(&data, "data", "", "the new data folder")
+	placeFlags(c, &to, "the new data folder")
 	return c
 }
 
-func copyData(c *cobra.Command, from, to string) error {
+func placeFlags(c *cobra.Command, p *server.Place, what string) {
+	c.Flags().StringVar(&p.Dir, "data", "", what)
+	databaseFlag(c.Flags(), &p.Database)
+}
+
+func copyData(c *cobra.Command, from, to server.Place) error {
+	if from.Dir == "" || to.Dir == "" {
+		return fault.New(fault.Usage, "name the data folder with --data DIR")
+	}
 	out, err := server.Copy(c.Context(), from, to, os.Stderr)
 	if err != nil {
 		return err

@@ -19,10 +19,30 @@ import (
 
 	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/store/postgrestest"
 )
 
+// mainRun runs the tests, and what they need beside themselves.
+type mainRun struct{ *testing.M }
+
+var postgres *postgrestest.Server
+
+func (m mainRun) Run() int {
+	var err error
+	if postgres, err = postgrestest.Start(context.Background(), "fsync=off"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.M.Run()
+	if err := postgres.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
+}
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"semper-server": func() { os.Exit(run()) }})
+	testscript.Main(mainRun{m}, map[string]func(){"semper-server": func() { os.Exit(run()) }})
 }
 
 // TestScripts runs the command as an operator does: testdata/script/*.txtar. These commands are added:
@@ -33,15 +53,38 @@ func TestMain(m *testing.M) {
 //	revoke ROLE           revokes that role's token
 //	rot DIR               damages a file
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
+//
+// All of them run with each of the databases. With PostgreSQL the environment names one, and a second in $SECOND; [sqlite] begins lines that are for SQLite only.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", Cmds: map[string]func(*testscript.TestScript, bool, []string){
-		"address": address,
-		"lock":    lock,
-		"post":    post,
-		"publish": publish,
-		"revoke":  revoke,
-		"rot":     rot,
-	}})
+	for _, database := range []string{"sqlite", "postgres"} {
+		t.Run(database, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir: "testdata/script",
+				Setup: func(e *testscript.Env) error {
+					if database == "sqlite" {
+						return nil
+					}
+					first, err := postgres.Schema(context.Background())
+					if err != nil {
+						return err
+					}
+					second, err := postgres.Schema(context.Background())
+					e.Setenv("SEMPER_DATABASE", first)
+					e.Setenv("SECOND", second)
+					return err
+				},
+				Condition: func(name string) (bool, error) { return name == database, nil },
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"address": address,
+					"lock":    lock,
+					"post":    post,
+					"publish": publish,
+					"revoke":  revoke,
+					"rot":     rot,
+				},
+			})
+		})
+	}
 }
 
 // revoke revokes the token of a role, by its id in the list that was printed last.

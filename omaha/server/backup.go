@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -23,43 +24,51 @@ type Copied struct {
 	Bytes    int64  `json:"payload_bytes"`
 }
 
-// Copy makes a whole copy of a data folder, whether a server runs on it or not: the database as it is at one moment, and every payload that it speaks of, hashed on the way.
-// A copy is a data folder itself: a backup is one, and so is what is restored of it. To must not exist, or be empty; it appears only when it is complete and on disk.
+// Place is where a server's data is.
+type Place struct {
+	Dir      string // its data folder
+	Database string // PostgreSQL's URL; SQLite in the folder when empty
+}
+
+// Copy makes a whole copy of a server's data, whether it runs or not: the database as it is at one moment, and every payload that it speaks of, hashed on the way.
+// A copy is a data folder itself, or a folder and a database: a backup is one, and so is what is restored of it. To's folder must not exist, or be empty; it appears only when
+// all is complete and on disk. To's database must be empty.
 //
 // A damaged payload is an error of kind IO, and so is a damaged database. The first start's token file is not copied.
-func Copy(ctx context.Context, from, to string, terminal *os.File) (*Copied, error) {
-	if entries, err := os.ReadDir(to); err == nil && len(entries) > 0 {
-		return nil, fault.New(fault.Input, "%s is not empty: a copy needs a folder of its own", to)
+func Copy(ctx context.Context, from, to Place, terminal *os.File) (*Copied, error) {
+	if entries, err := os.ReadDir(to.Dir); err == nil && len(entries) > 0 {
+		return nil, fault.New(fault.Input, "%s is not empty: a copy needs a folder of its own", to.Dir)
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fault.Wrap(fault.IO, err)
 	}
-	to, err := filepath.Abs(to)
+	dir, err := filepath.Abs(to.Dir)
 	if err != nil {
 		return nil, fault.Wrap(fault.IO, err)
 	}
-	s, err := store.Open(ctx, from)
+	to.Dir = dir
+	s, err := store.Open(ctx, cmp.Or(from.Database, from.Dir))
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to.Dir), 0o700); err != nil {
 		return nil, errors.Join(fault.Wrap(fault.IO, err), s.Close())
 	}
-	partial, err := os.MkdirTemp(filepath.Dir(to), "."+filepath.Base(to)+".partial-")
+	partial, err := os.MkdirTemp(filepath.Dir(to.Dir), "."+filepath.Base(to.Dir)+".partial-")
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.IO, err), s.Close())
 	}
-	out, err := copyAll(ctx, s, from, partial, terminal)
+	out, err := copyAll(ctx, s, from.Dir, partial, to.Database, terminal)
 	if err = errors.Join(err, s.Close()); err == nil {
-		out.Folder = to
-		err = putInPlace(partial, to)
+		out.Folder = to.Dir
+		err = putInPlace(partial, to.Dir)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("copy %s: %w", from, err), os.RemoveAll(partial))
+		return nil, errors.Join(fmt.Errorf("copy %s: %w", from.Dir, err), os.RemoveAll(partial))
 	}
 	return out, nil
 }
 
-func copyAll(ctx context.Context, s *store.Store, from, partial string, terminal *os.File) (*Copied, error) {
+func copyAll(ctx context.Context, s *store.Store, from, partial, database string, terminal *os.File) (*Copied, error) {
 	if err := s.CopyTo(ctx, partial); err != nil {
 		return nil, err
 	}
@@ -68,8 +77,28 @@ func copyAll(ctx context.Context, s *store.Store, from, partial string, terminal
 	if err != nil {
 		return nil, err
 	}
+	out, err := copyPayloads(ctx, copied, from, partial, terminal)
+	if err == nil && database != "" {
+		err = fillDatabase(ctx, copied, database)
+	}
+	if err = errors.Join(err, copied.Close()); err == nil && database != "" {
+		err = store.Remove(partial)
+	}
+	return out, err
+}
+
+// fillDatabase copies a state into an empty database.
+func fillDatabase(ctx context.Context, from *store.Store, database string) error {
+	to, err := store.Create(ctx, database)
+	if err != nil {
+		return err
+	}
+	return errors.Join(to.Fill(ctx, from), to.Close())
+}
+
+func copyPayloads(ctx context.Context, copied *store.Store, from, partial string, terminal *os.File) (*Copied, error) {
 	files, err := copied.Read().Blobs(ctx)
-	if err = errors.Join(err, copied.Close()); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	out := &Copied{}

@@ -13,10 +13,23 @@ import (
 // metrics counts things by name and labels. The labels' values come from bounded sets only: routes, statuses, rules.
 type metrics struct {
 	mu     *sync.Mutex
-	counts map[string]int64
+	counts map[series]int64
 }
 
-func newMetrics() metrics { return metrics{new(sync.Mutex), map[string]int64{}} }
+// series is a name with up to two labels and their values; an empty one is not there.
+type series struct{ name, label1, value1, label2, value2 string }
+
+func (s series) String() string {
+	var labels []string
+	for _, l := range [][2]string{{s.label1, s.value1}, {s.label2, s.value2}} {
+		if l[0] != "" {
+			labels = append(labels, l[0]+"="+strconv.Quote(l[1]))
+		}
+	}
+	return s.name + "{" + strings.Join(labels, ",") + "}"
+}
+
+func newMetrics() metrics { return metrics{new(sync.Mutex), map[series]int64{}} }
 
 var metricHelp = map[string]string{
 	"semper_server_requests_total": "HTTP requests answered, by route and status.",
@@ -29,22 +42,25 @@ var metricHelp = map[string]string{
 // maxSeries bounds the counters, whatever a client invents for an event's type.
 const maxSeries = 1000
 
+// add counts one. Labels are up to two names, each before its value.
 func (m metrics) add(name string, labels ...string) {
-	pairs := make([]string, 0, len(labels)/2)
-	for i := 0; i+1 < len(labels); i += 2 {
-		pairs = append(pairs, labels[i]+"="+strconv.Quote(labels[i+1]))
+	key := series{name: name}
+	for i, part := range []*string{&key.label1, &key.value1, &key.label2, &key.value2}[:len(labels)] {
+		*part = labels[i]
 	}
-	series := name + "{" + strings.Join(pairs, ",") + "}"
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.counts[series]; known || len(m.counts) < maxSeries {
-		m.counts[series]++
+	if _, known := m.counts[key]; known || len(m.counts) < maxSeries {
+		m.counts[key]++
 	}
 }
 
 func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	s.metrics.mu.Lock()
-	counts := maps.Clone(s.metrics.counts)
+	counts := map[string]int64{}
+	for key, n := range s.metrics.counts {
+		counts[key.String()] = n
+	}
 	s.metrics.mu.Unlock()
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	last := ""

@@ -35,3 +35,13 @@ func (s *sqlite) copyTo(ctx context.Context, path string) error {
 	_, err := s.read.ExecContext(ctx, "VACUUM INTO ?", path)
 	return failed("copy", err)
 }
+
+// Remove deletes the SQLite database of a folder, which nobody may have open.
+func Remove(dir string) error {
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(filepath.Join(dir, fileName+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fault.Wrap(fault.IO, err)
+		}
+	}
+	return nil
+}
