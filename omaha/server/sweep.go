@@ -111,24 +111,38 @@ func (s *Server) forget(ctx context.Context) error {
 
 func (s *Server) sweep(ctx context.Context, id int64) error {
 	for {
-		more, halted := false, false
-		var r fleet.Rollout
-		var before rollout.State
 		now := s.cfg.Now().UTC()
-		err := s.store.Write(ctx, func(tx store.Tx) (err error) {
+		// Who is late, and whether anybody waits, is looked for without keeping machines waiting: in a large fleet it takes a while.
+		r, err := s.store.Read().Rollout(ctx, id)
+		if err != nil {
+			return err
+		}
+		late, more, err := s.late(ctx, &r, now)
+		if err != nil {
+			return err
+		}
+		waited, err := awaited(ctx, s.store.Read(), &r, now)
+		if err != nil {
+			return err
+		}
+		halted := false
+		var before rollout.State
+		err = s.store.Write(ctx, func(tx store.Tx) (err error) {
 			if r, err = tx.Rollout(ctx, id); err != nil {
 				return err
 			}
 			before = r.State
 			counted := r.Counted
-			if more, err = s.late(ctx, tx, &r, now); err != nil {
+			if err := moveLate(ctx, tx, &r, late, now); err != nil {
 				return err
 			}
 			if halted, err = judge(ctx, tx, &r, now); err != nil {
 				return err
 			}
-			if err := advance(ctx, tx, &r, now); err != nil {
-				return err
+			if !waited {
+				if err := advance(ctx, tx, &r, now); err != nil {
+					return err
+				}
 			}
 			if r.State == before && r.Counted == counted {
 				return nil
@@ -150,48 +164,99 @@ func (s *Server) sweep(ctx context.Context, id int64) error {
 	}
 }
 
-// lateStep is what becomes of machines of which the expected word does not come.
-type lateStep struct {
-	from, to rollout.Step
-	why      string
-	list     func() ([]fleet.RolloutStep, error)
+// lateMachine is a machine of which the expected word does not come.
+type lateMachine struct {
+	fleet.RolloutStep
+	to  rollout.Step // what becomes of it
+	why string
+	// still tells whether that holds for what is known of it now.
+	still func(*fleet.Machine, *fleet.RolloutStep) bool
 }
 
-// late moves machines on of which the expected word does not come: those that run the release all the same have it, those that said that they boot it and nothing since
+// late finds machines of which the expected word does not come: those that run the release all the same have it, those that said that they boot it and nothing since
 // have failed, and those that were given it and not heard of again do not update any more. A machine that asks is not silent, whatever it waits for. The server itself
 // must have been there to be asked.
-func (s *Server) late(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (more bool, err error) {
-	quiet := func(step rollout.Step, after time.Duration) func() ([]fleet.RolloutStep, error) {
-		return func() ([]fleet.RolloutStep, error) {
-			if now.Sub(s.started) < after {
-				return nil, nil
-			}
-			return tx.QuietSteps(ctx, r.ID, step, now.Add(-after), sweepBatch)
-		}
-	}
-	for _, c := range []lateStep{
-		{rollout.Rebooting, rollout.Complete, "", func() ([]fleet.RolloutStep, error) {
-			return tx.RunningSteps(ctx, r, rollout.Rebooting, r.SilentAfter(), sweepBatch)
-		}},
-		{rollout.Rebooting, rollout.Silent, fmt.Sprintf("silent for %s after its reboot", r.SilentAfter()), quiet(rollout.Rebooting, r.SilentAfter())},
-		{rollout.Granted, rollout.None, "", quiet(rollout.Granted, lapse)},
-	} {
-		steps, err := c.list()
-		if err != nil {
-			return false, err
-		}
+func (s *Server) late(ctx context.Context, r *fleet.Rollout, now time.Time) (out []lateMachine, more bool, err error) {
+	tx := s.store.Read()
+	add := func(steps []fleet.RolloutStep, to rollout.Step, why string, still func(*fleet.Machine, *fleet.RolloutStep) bool) {
 		more = more || len(steps) == sweepBatch
-		moved := make([]store.MachineStep, len(steps))
-		for i, step := range steps {
-			r.Counted = r.Counted.Add(step.Canary, step.Step, c.to)
-			step.Step, step.Since, step.Why = c.to, now, c.why
-			moved[i] = store.MachineStep{Rollout: r.ID, RolloutStep: step}
-		}
-		if err := tx.PutRolloutSteps(ctx, moved); err != nil {
-			return false, err
+		for _, step := range steps {
+			out = append(out, lateMachine{step, to, why, still})
 		}
 	}
-	return more, nil
+	steps, err := tx.RunningSteps(ctx, r, rollout.Rebooting, r.SilentAfter(), sweepBatch)
+	if err != nil {
+		return nil, false, err
+	}
+	add(steps, rollout.Complete, "", func(m *fleet.Machine, step *fleet.RolloutStep) bool {
+		return m.Version == r.Version && m.LastSeen.Sub(step.Since) >= r.SilentAfter()
+	})
+	for _, quiet := range []struct {
+		from, to rollout.Step
+		after    time.Duration
+		why      string
+	}{
+		{rollout.Rebooting, rollout.Silent, r.SilentAfter(), fmt.Sprintf("silent for %s after its reboot", r.SilentAfter())},
+		{rollout.Granted, rollout.None, lapse, ""},
+	} {
+		if now.Sub(s.started) < quiet.after {
+			continue
+		}
+		before := now.Add(-quiet.after)
+		steps, err := tx.QuietSteps(ctx, r.ID, quiet.from, before, sweepBatch)
+		if err != nil {
+			return nil, false, err
+		}
+		add(steps, quiet.to, quiet.why, func(m *fleet.Machine, step *fleet.RolloutStep) bool {
+			return step.Since.Before(before) && m.LastSeen.Before(before)
+		})
+	}
+	return out, more, nil
+}
+
+// moveLate moves machines on that are late, unless they were heard of since they were found.
+func moveLate(ctx context.Context, tx store.Tx, r *fleet.Rollout, late []lateMachine, now time.Time) error {
+	ids := make([]string, len(late))
+	for i := range late {
+		ids[i] = late[i].Machine
+	}
+	steps, err := tx.RolloutSteps(ctx, r.ID, ids)
+	if err != nil {
+		return err
+	}
+	machines, err := tx.MachinesByID(ctx, r.App, ids)
+	if err != nil {
+		return err
+	}
+	var moved []store.MachineStep
+	for _, l := range late {
+		m := fleet.Machine{} // one that is not known was never seen
+		if i := slices.IndexFunc(machines, func(m fleet.Machine) bool { return m.ID == l.Machine }); i >= 0 {
+			m = machines[i]
+		}
+		i := slices.IndexFunc(steps, func(s store.MachineStep) bool { return s.Machine == l.Machine })
+		if i < 0 || steps[i].Step != l.Step || !l.still(&m, &steps[i].RolloutStep) {
+			continue
+		}
+		step := steps[i]
+		r.Counted = r.Counted.Add(step.Canary, step.Step, l.to)
+		step.Step, step.Since, step.Why = l.to, now, l.why
+		steps[i] = step // it may be late in two ways
+		moved = append(moved, step)
+	}
+	return tx.PutRolloutSteps(ctx, moved)
+}
+
+// awaited tells whether a rollout that has come to all machines still waits for some.
+func awaited(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (bool, error) {
+	if r.State != rollout.Ramping || r.Reached(now) < 1 {
+		return false, nil
+	}
+	able, err := ableVersions(ctx, tx, r)
+	if err != nil {
+		return false, err
+	}
+	return tx.Lacking(ctx, r, able, now.Add(-recently))
 }
 
 // advance moves a rollout on when its time has come. A release that everybody has becomes its channel's.
