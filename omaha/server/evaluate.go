@@ -11,6 +11,8 @@ import (
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
+const answersTotal = "semper_server_answers_total"
+
 // lookTimeout is how long the database may take to answer what it has on some machines.
 const lookTimeout = 30 * time.Second
 
@@ -37,6 +39,7 @@ func (s *Server) decide(req *omaha.Request, address string, now time.Time) ([]ou
 		if a := s.memo.recall(p); a != nil {
 			o := a.outcome(req, address, now)
 			s.store.Touch(o.machine.App, o.machine.ID, address, now)
+			s.metrics.add(answersTotal, "from", "memory")
 			return []outcome{o}, nil
 		}
 	}
@@ -56,9 +59,11 @@ func (s *Server) decide(req *omaha.Request, address string, now time.Time) ([]ou
 				}
 			}
 			s.touch(a.outcomes)
+			s.metrics.add(answersTotal, "from", "database")
 			return a.outcomes, nil
 		}
 	}
+	s.metrics.add(answersTotal, "from", "record")
 	// What was just read may be stale by now: the recorder decides again.
 	err = s.records.do(a)
 	if err == nil && !changes(a.outcomes) {

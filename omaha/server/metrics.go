@@ -34,6 +34,7 @@ func newMetrics() metrics { return metrics{new(sync.Mutex), map[series]int64{}} 
 var metricHelp = map[string]string{
 	"semper_server_requests_total": "HTTP requests answered, by route and status.",
 	"semper_server_checks_total":   "Update checks decided, by the rule that decided.",
+	"semper_server_answers_total":  "Machines' requests answered, by what was needed: memory, a look into the database, or a record in it.",
 	"semper_server_events_total":   "Events that machines reported, by type and result.",
 	"semper_server_limited_total":  "Requests refused with 429, by what there was too much of.",
 	"semper_server_refused_total":  "Failed authentications, of machines and of tokens.",

@@ -637,7 +637,10 @@ func TestMetrics(t *testing.T) {
 	f.omaha(vector(t, "rolled-back"))
 	f.do("GET", "/nothing", "")
 	_, _, body := f.do("GET", "/metrics", "")
-	want := `# HELP semper_server_checks_total Update checks decided, by the rule that decided.
+	want := `# HELP semper_server_answers_total Machines' requests answered, by what was needed: memory, a look into the database, or a record in it.
+# TYPE semper_server_answers_total counter
+semper_server_answers_total{from="record"} 2
+# HELP semper_server_checks_total Update checks decided, by the rule that decided.
 # TYPE semper_server_checks_total counter
 semper_server_checks_total{decision="no-release"} 2
 # HELP semper_server_events_total Events that machines reported, by type and result.
