@@ -43,6 +43,7 @@ func newRestoreCommand() *cobra.Command {
 func placeFlags(c *cobra.Command, p *server.Place, what string) {
 	c.Flags().StringVar(&p.Dir, "data", "", what)
 	databaseFlag(c.Flags(), &p.Database)
+	payloadFlags(c.Flags(), &p.Payloads)
 }
 
 func copyData(c *cobra.Command, from, to server.Place) error {

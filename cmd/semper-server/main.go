@@ -19,6 +19,7 @@ import (
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
@@ -97,6 +98,13 @@ func (p *place) flags(c *cobra.Command) {
 	c.Flags().StringVar(&p.dir, "data", "", "the server's data folder")
 	databaseFlag(c.Flags(), &p.database)
 	c.Flags().StringVar(&p.app, "app", api.DefaultApp, "the application's name or id")
+}
+
+// payloadFlags are where payload files are, if they are not in the data folder.
+func payloadFlags(fl *pflag.FlagSet, into *blobs.Location) {
+	fl.StringVar(&into.Bucket, "payload-store", "", "where payloads are kept, as in s3://BUCKET/PREFIX, with the credentials of the AWS environment variables or files (default: the data folder)")
+	fl.StringVar(&into.Endpoint, "s3-endpoint", "", "the S3 service's URL (default: Amazon's)")
+	fl.StringVar(&into.Region, "s3-region", "", "the bucket's region (default: asked from the service)")
 }
 
 // store opens the database.

@@ -43,6 +43,7 @@ SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:8080", "the address to listen on; port 0 takes a free one")
 	fl.StringVar(&f.cfg.Dir, "data", "", "the data folder")
 	databaseFlag(fl, &f.cfg.Database)
+	payloadFlags(fl, &f.cfg.Payloads)
 	fl.StringVar(&f.addressFile, "address-file", "", "write the address that is listened on to this file")
 	fl.StringVar(&f.cfg.PublicURL, "public-url", "", "how machines reach this server, for payload URLs (default: as they asked)")
 	fl.StringArrayVar(&f.cfg.PayloadURLs, "payload-url", nil, "where machines fetch payloads first: a copy of this server's /payloads/, such as a CDN's, named as --public-url; repeatable")

@@ -3,12 +3,12 @@ package server
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/blobs"
@@ -26,8 +26,9 @@ type Copied struct {
 
 // Place is where a server's data is.
 type Place struct {
-	Dir      string // its data folder
-	Database string // PostgreSQL's URL; SQLite in the folder when empty
+	Dir      string         // its data folder
+	Database string         // PostgreSQL's URL; SQLite in the folder when empty
+	Payloads blobs.Location // where payload files are; in the folder when empty
 }
 
 // Copy makes a whole copy of a server's data, whether it runs or not: the database as it is at one moment, and every payload that it speaks of, hashed on the way.
@@ -57,7 +58,7 @@ func Copy(ctx context.Context, from, to Place, terminal *os.File) (*Copied, erro
 	if err != nil {
 		return nil, errors.Join(fault.Wrap(fault.IO, err), s.Close())
 	}
-	out, err := copyAll(ctx, s, from.Dir, partial, to.Database, terminal)
+	out, err := copyAll(ctx, s, from, Place{partial, to.Database, to.Payloads}, terminal)
 	if err = errors.Join(err, s.Close()); err == nil {
 		out.Folder = to.Dir
 		err = putInPlace(partial, to.Dir)
@@ -68,21 +69,21 @@ func Copy(ctx context.Context, from, to Place, terminal *os.File) (*Copied, erro
 	return out, nil
 }
 
-func copyAll(ctx context.Context, s *store.Store, from, partial, database string, terminal *os.File) (*Copied, error) {
-	if err := s.CopyTo(ctx, partial); err != nil {
+func copyAll(ctx context.Context, s *store.Store, from, to Place, terminal *os.File) (*Copied, error) {
+	if err := s.CopyTo(ctx, to.Dir); err != nil {
 		return nil, err
 	}
 	// The copy says which payloads belong to it, not the database, which goes on.
-	copied, err := store.Open(ctx, partial)
+	copied, err := store.Open(ctx, to.Dir)
 	if err != nil {
 		return nil, err
 	}
-	out, err := copyPayloads(ctx, copied, from, partial, terminal)
-	if err == nil && database != "" {
-		err = fillDatabase(ctx, copied, database)
+	out, err := copyPayloads(ctx, copied, from, to, terminal)
+	if err == nil && to.Database != "" {
+		err = fillDatabase(ctx, copied, to.Database)
 	}
-	if err = errors.Join(err, copied.Close()); err == nil && database != "" {
-		err = store.Remove(partial)
+	if err = errors.Join(err, copied.Close()); err == nil && to.Database != "" {
+		err = store.Remove(to.Dir)
 	}
 	return out, err
 }
@@ -96,8 +97,18 @@ func fillDatabase(ctx context.Context, from *store.Store, database string) error
 	return errors.Join(to.Fill(ctx, from), to.Close())
 }
 
-func copyPayloads(ctx context.Context, copied *store.Store, from, partial string, terminal *os.File) (*Copied, error) {
+func copyPayloads(ctx context.Context, copied *store.Store, from, to Place, terminal *os.File) (*Copied, error) {
 	files, err := copied.Read().Blobs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var source blobs.Store = blobs.OpenToRead(filepath.Join(from.Dir, "payloads"))
+	if from.Payloads.Bucket != "" {
+		if source, err = openPayloads(ctx, from.Dir, from.Payloads, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	target, err := openPayloads(ctx, to.Dir, to.Payloads, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +119,7 @@ func copyPayloads(ctx context.Context, copied *store.Store, from, partial string
 	bar := progress.New(terminal, "payloads", out.Bytes)
 	defer bar.Done()
 	for i := range files {
-		if err := copyPayload(ctx, from, partial, &files[i], bar); err != nil {
+		if err := copyPayload(ctx, source, target, &files[i], bar); err != nil {
 			return nil, err
 		}
 		out.Payloads++
@@ -116,48 +127,28 @@ func copyPayloads(ctx context.Context, copied *store.Store, from, partial string
 	return out, nil
 }
 
-func copyPayload(ctx context.Context, from, to string, f *fleet.File, bar *progress.Bar) (err error) {
-	name := filepath.Join("payloads", blobs.Name(f.SHA256))
-	in, err := os.Open(filepath.Join(from, name))
+func copyPayload(ctx context.Context, from, to blobs.Store, f *fleet.File, bar *progress.Bar) error {
+	in, err := from.File(ctx, f.SHA256, f.Size)
 	if err != nil {
-		return fault.New(fault.IO, "payload %x: %w", f.SHA256, err)
+		return fmt.Errorf("payload %x: %w", f.SHA256, err)
 	}
 	defer in.Close()
-	path := filepath.Join(to, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fault.Wrap(fault.IO, err)
+	_, err = to.Append(ctx, f.SHA256, f.Size, 0, io.TeeReader(in, counter{bar}))
+	if errors.Is(err, blobs.ErrHash) {
+		return fault.New(fault.IO, "payload %x is damaged: its SHA-256 is another one; publish its release again", f.SHA256)
 	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
-		return fault.Wrap(fault.IO, err)
+		return fmt.Errorf("payload %x: %w", f.SHA256, err)
 	}
-	defer func() { err = errors.Join(err, fault.Wrap(fault.IO, out.Close())) }()
-	h := sha256.New()
-	buf := make([]byte, 1<<20)
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, rerr := in.Read(buf)
-		h.Write(buf[:n])
-		if _, err := out.Write(buf[:n]); err != nil {
-			return fault.Wrap(fault.IO, err)
-		}
-		bar.Add(int64(n))
-		if errors.Is(rerr, io.EOF) {
-			break
-		}
-		if rerr != nil {
-			return fault.Wrap(fault.IO, rerr)
-		}
-	}
-	if sum := blobs.Sum(h.Sum(nil)); sum != f.SHA256 {
-		return fault.New(fault.IO, "payload %x is damaged: its SHA-256 is %s; publish its release again", f.SHA256, sum)
-	}
-	if err := out.Sync(); err != nil {
-		return fault.Wrap(fault.IO, err)
-	}
-	return syncDir(filepath.Dir(path))
+	return nil
+}
+
+// counter tells a bar how many bytes came by.
+type counter struct{ bar *progress.Bar }
+
+func (c counter) Write(p []byte) (int, error) {
+	c.bar.Add(int64(len(p)))
+	return len(p), nil
 }
 
 // putInPlace makes a complete folder durable and gives it its name.

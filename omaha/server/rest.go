@@ -418,7 +418,7 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) error {
 	case !errors.Is(err, store.ErrNotFound):
 		return err
 	default:
-		size, onDisk, err := s.payloads.Size(sum)
+		size, onDisk, err := s.payloads.Size(r.Context(), sum)
 		if err != nil {
 			return err
 		}

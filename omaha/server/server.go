@@ -74,6 +74,7 @@ const TokenFile = "publish.token"
 type Config struct {
 	Dir          string           // the data folder; made when it is missing
 	Database     string           // PostgreSQL's URL; SQLite in the data folder when empty
+	Payloads     blobs.Location   // where payload files are; in the data folder when empty
 	PublicURL    string           // how machines reach this server, when that is not what they ask; may have a path
 	PayloadURLs  []string         // where machines fetch payloads first, in this order: copies of this server's /payloads/, such as a CDN's
 	Trust        payload.Trust    // who must have signed releases; nobody must when it has no keys
@@ -110,7 +111,7 @@ type Server struct {
 	payloadURLs []*url.URL
 	lock        *os.File
 	store       *store.Store
-	payloads    *blobs.Folder
+	payloads    blobs.Store
 	metrics     metrics
 	gauges      gauges
 	memo        *memo
@@ -208,7 +209,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.store, err = store.Create(ctx, cmp.Or(s.cfg.Database, s.cfg.Dir)); err != nil {
 		return err
 	}
-	if s.payloads, err = blobs.Open(filepath.Join(s.cfg.Dir, "payloads"), s.cfg.Now()); err != nil {
+	if s.payloads, err = openPayloads(ctx, s.cfg.Dir, s.cfg.Payloads, s.cfg.Now()); err != nil {
 		return err
 	}
 	if err := s.seed(ctx); err != nil {
@@ -217,6 +218,14 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.looks = newQueue(lookers, func(asks []*ask) { each(asks, s.lookTogether) })
 	s.records = newQueue(1, func(asks []*ask) { each(asks, s.recordTogether) })
 	return nil
+}
+
+func openPayloads(ctx context.Context, dir string, l blobs.Location, now time.Time) (blobs.Store, error) {
+	folder := filepath.Join(dir, "payloads")
+	if l.Bucket == "" {
+		return blobs.Open(folder, now)
+	}
+	return blobs.OpenBucket(ctx, l, folder, now)
 }
 
 // lock keeps a second server out of the folder. The lock goes with the process, however it ends.

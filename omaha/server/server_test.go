@@ -25,6 +25,8 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/blobs"
+	"github.com/semper-os/semper/omaha/server/blobs/s3test"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
@@ -481,14 +483,40 @@ func TestNothingIsAnsweredThatIsNotOnDisk(t *testing.T) {
 }
 
 func TestPayloads(t *testing.T) {
-	f := serve(t, t.TempDir(), Config{})
+	t.Run("folder", func(t *testing.T) {
+		payloads(t, Config{}, func(s *Server, sum string) string { return filepath.Join(s.cfg.Dir, "payloads", sum[:2], sum) })
+	})
+	t.Run("bucket", func(t *testing.T) {
+		s3, err := s3test.New(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := s3.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := errors.Join(s3.MakeBucket("releases"), s3.Start(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKey)
+		t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretKey)
+		payloads(t, Config{Payloads: blobs.Location{Bucket: "s3://releases", Endpoint: s3.Endpoint}}, func(_ *Server, sum string) string {
+			return s3.Path("releases/payloads/" + sum + "/full.crau")
+		})
+	})
+}
+
+// payloads publishes a release, and fetches what machines do. Path is where its payload is on some disk.
+func payloads(t *testing.T, cfg Config, path func(s *Server, sum string) string) {
+	f := serve(t, t.TempDir(), cfg)
 	f.publish("semper", "1.1.0", "stable")
 	data := payloadOf("1.1.0")
 	sum := sha256.Sum256(data)
-	path := "/payloads/" + hex.EncodeToString(sum[:]) + "/full.crau"
+	route := "/payloads/" + hex.EncodeToString(sum[:]) + "/full.crau"
 	etag := `"` + hex.EncodeToString(sum[:]) + `"`
 
-	status, header, body := f.do("GET", path, "")
+	status, header, body := f.do("GET", route, "")
 	if status != 200 || body != string(data) || header.Get("ETag") != etag || header.Get("Accept-Ranges") != "bytes" ||
 		header.Get("Content-Type") != "application/octet-stream" || header.Get("Cache-Control") != "public, max-age=31536000, immutable" {
 		t.Errorf("status %d, %d bytes, %v", status, len(body), header)
@@ -504,7 +532,7 @@ func TestPayloads(t *testing.T) {
 		{"past the end", "Range", fmt.Sprintf("bytes=%d-", len(data)), 416, "invalid range: failed to overlap\n"},
 		{"not changed", "If-None-Match", etag, 304, ""},
 	} {
-		status, header, body := f.do("GET", path, "", c.header, c.value)
+		status, header, body := f.do("GET", route, "", c.header, c.value)
 		if status != c.status || body != c.want {
 			t.Errorf("%s: status %d, %d bytes; want %d, %d bytes", c.name, status, len(body), c.status, len(c.want))
 		}
@@ -512,7 +540,7 @@ func TestPayloads(t *testing.T) {
 			t.Errorf("Content-Range %q, want %q", header.Get("Content-Range"), want)
 		}
 	}
-	if status, _, body := f.do("HEAD", path, ""); status != 200 || body != "" {
+	if status, _, body := f.do("HEAD", route, ""); status != 200 || body != "" {
 		t.Errorf("HEAD: status %d, %d bytes", status, len(body))
 	}
 	for _, bad := range []string{
@@ -524,14 +552,14 @@ func TestPayloads(t *testing.T) {
 		}
 	}
 	// A file that was damaged on the disk is not passed on as if it were whole.
-	file := filepath.Join(f.s.cfg.Dir, "payloads", hex.EncodeToString(sum[:1]), hex.EncodeToString(sum[:]))
+	file := path(f.s, hex.EncodeToString(sum[:]))
 	if err := os.Chmod(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(file, 100); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, _ := f.do("GET", path, ""); status != 503 || !strings.Contains(f.log.String(), "has 100 bytes instead of") {
+	if status, _, _ := f.do("GET", route, ""); status != 503 || !strings.Contains(f.log.String(), "has 100 bytes instead of") {
 		t.Errorf("a truncated file: status %d, log %s", status, f.log)
 	}
 }

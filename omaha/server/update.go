@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -173,18 +172,11 @@ func (s *Server) payload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, f fleet.File) error {
-	file, err := s.payloads.File(f.SHA256)
+	file, err := s.payloads.File(r.Context(), f.SHA256, f.Size)
 	if err != nil {
-		return fault.Wrap(fault.IO, err)
+		return err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return fault.Wrap(fault.IO, err)
-	}
-	if info.Size() != f.Size {
-		return fault.New(fault.IO, "the file on disk has %d bytes instead of %d", info.Size(), f.Size)
-	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"io/fs"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/api"
@@ -32,9 +34,12 @@ func (s *Server) verifyPayload(ctx context.Context, r *fleet.Release) error {
 	if len(s.cfg.Trust.Keys) == 0 {
 		return nil
 	}
-	f, err := s.payloads.File(r.Payload.SHA256)
-	if err != nil {
+	f, err := s.payloads.File(ctx, r.Payload.SHA256, r.Payload.Size)
+	if errors.Is(err, fs.ErrNotExist) {
 		return conflict("the payload of %s was not uploaded", r.Version)
+	}
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	report, err := payload.Check(ctx, f, r.Payload.Size, s.cfg.Trust, nil)

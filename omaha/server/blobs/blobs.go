@@ -1,4 +1,5 @@
-// Package blobs keeps the update server's payload files: each under its SHA-256, complete and verified, or not at all.
+// Package blobs keeps the update server's payload files: each under its SHA-256, complete and verified, or not at all. They are in a folder, or in a bucket of an S3-compatible
+// object store (Bucket).
 //
 // On disk, in one folder:
 //
@@ -9,7 +10,7 @@
 // leaves it whole or absent. A finished upload with a wrong hash is removed.
 //
 // Limits: a file has 1 byte to MaxSize; an upload is refused unless the disk would keep Reserve bytes free after it, so that the database
-// beside it can go on; unfinished uploads older than KeepParts are removed when the folder is opened.
+// beside it can go on; MaxParts uploads are unfinished at a time; those older than KeepParts are removed when the folder is opened.
 package blobs
 
 import (
@@ -37,6 +38,7 @@ const (
 	MaxSize   = 16 << 30
 	Reserve   = 256 << 20
 	KeepParts = 7 * 24 * time.Hour
+	MaxParts  = 64
 )
 
 // Errors of Append that a caller tells apart.
@@ -44,7 +46,7 @@ var (
 	ErrBusy   = errors.New("another upload of the same file is under way")
 	ErrOffset = errors.New("the upload does not go on where the last one stopped")
 	ErrHash   = errors.New("the file has another SHA-256 than announced")
-	ErrFull   = errors.New("the disk is full")
+	ErrFull   = errors.New("there is no room")
 )
 
 // Sum is a file's SHA-256, its name here.
@@ -89,18 +91,44 @@ func Open(dir string, now time.Time) (*Folder, error) {
 	return &Folder{dir: dir, busy: map[Sum]bool{}}, nil
 }
 
-// Name is a complete file's path in the folder.
-func Name(s Sum) string { return filepath.Join(s.String()[:2], s.String()) }
+// OpenToRead opens a folder in which nothing is to be changed.
+func OpenToRead(dir string) *Folder { return &Folder{dir: dir, busy: map[Sum]bool{}} }
 
-func (f *Folder) path(s Sum) string { return filepath.Join(f.dir, Name(s)) }
+func (f *Folder) path(s Sum) string { return filepath.Join(f.dir, s.String()[:2], s.String()) }
 
 func (f *Folder) part(s Sum) string { return filepath.Join(f.dir, "incoming", s.String()+".part") }
 
-// File opens a complete file; the error of a missing one is fs.ErrNotExist.
-func (f *Folder) File(s Sum) (*os.File, error) { return os.Open(f.path(s)) }
+// File is part of Store.
+func (f *Folder) File(_ context.Context, s Sum, size int64) (io.ReadSeekCloser, error) {
+	file, err := f.open(s)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && info.Size() != size {
+		err = fmt.Errorf("the file %s on disk has %d bytes instead of %d", s, info.Size(), size)
+	}
+	if err != nil {
+		return nil, errors.Join(fault.Wrap(fault.IO, err), file.Close())
+	}
+	return file, nil
+}
 
-// Size returns the size of a complete file, or of what has arrived of one so far.
-func (f *Folder) Size(s Sum) (size int64, complete bool, err error) {
+func (f *Folder) open(s Sum) (*os.File, error) {
+	file, err := os.Open(f.path(s))
+	return file, fault.Wrap(fault.IO, err)
+}
+
+// remove deletes a complete file.
+func (f *Folder) remove(s Sum) error {
+	if err := os.Remove(f.path(s)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Wrap(fault.IO, err)
+	}
+	return nil
+}
+
+// Size is part of Store.
+func (f *Folder) Size(_ context.Context, s Sum) (size int64, complete bool, err error) {
 	for _, path := range []string{f.path(s), f.part(s)} {
 		info, err := os.Stat(path)
 		if err == nil {
@@ -113,9 +141,7 @@ func (f *Folder) Size(s Sum) (size int64, complete bool, err error) {
 	return 0, false, nil
 }
 
-// Append takes the bytes of a file from offset, which must be what has arrived so far, to its end at size. It returns the file's SHA-1
-// once the file is complete and on disk. When r breaks off, what has arrived is kept for the next call and r's error is returned.
-// A file that is complete already is not read again; its SHA-1 is computed anew.
+// Append is part of Store.
 func (f *Folder) Append(ctx context.Context, s Sum, size, offset int64, r io.Reader) (sum1 [sha1.Size]byte, err error) {
 	if size < 1 || size > MaxSize {
 		return sum1, fault.New(fault.Input, "a file must have between 1 and %d bytes, not %d", int64(MaxSize), size)
@@ -124,7 +150,7 @@ func (f *Folder) Append(ctx context.Context, s Sum, size, offset int64, r io.Rea
 		return sum1, fault.Wrap(fault.Input, ErrBusy)
 	}
 	defer f.release(s)
-	have, complete, err := f.Size(s)
+	have, complete, err := f.Size(ctx, s)
 	switch {
 	case err != nil:
 		return sum1, err
@@ -134,6 +160,9 @@ func (f *Folder) Append(ctx context.Context, s Sum, size, offset int64, r io.Rea
 		return sum1, fault.New(fault.Input, "%w: %d bytes have arrived, it starts at %d", ErrOffset, have, offset)
 	}
 	if err := f.room(size - have); err != nil {
+		return sum1, err
+	}
+	if err := f.another(s); err != nil {
 		return sum1, err
 	}
 	part, err := os.OpenFile(f.part(s), os.O_RDWR|os.O_CREATE, 0o600)
@@ -162,7 +191,7 @@ func (f *Folder) complete(s Sum, size, have int64) (sum1 [sha1.Size]byte, err er
 	if have != size {
 		return sum1, fault.New(fault.Input, "the file %s has %d bytes, not %d", s, have, size)
 	}
-	file, err := f.File(s)
+	file, err := f.open(s)
 	if err != nil {
 		return sum1, fault.Wrap(fault.IO, err)
 	}
@@ -203,6 +232,30 @@ func (f *Folder) room(n int64) error {
 		return fault.New(fault.IO, "%w: %d bytes are free, %d are needed", ErrFull, free, n+Reserve)
 	}
 	return nil
+}
+
+// another checks that a file may arrive beside those that have not arrived whole. The one that was touched longest ago makes room when nobody has touched it for a day.
+func (f *Folder) another(s Sum) error {
+	if _, err := os.Stat(f.part(s)); err == nil {
+		return nil // it goes on
+	}
+	parts, err := os.ReadDir(filepath.Join(f.dir, "incoming"))
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	if len(parts) < MaxParts {
+		return nil
+	}
+	var oldest fs.FileInfo
+	for _, p := range parts {
+		if info, err := p.Info(); err == nil && (oldest == nil || info.ModTime().Before(oldest.ModTime())) {
+			oldest = info
+		}
+	}
+	if oldest == nil || time.Since(oldest.ModTime()) < 24*time.Hour {
+		return fault.New(fault.IO, "%w: %d uploads have not come to their end", ErrFull, len(parts))
+	}
+	return fault.Wrap(fault.IO, os.Remove(filepath.Join(f.dir, "incoming", oldest.Name())))
 }
 
 // receive copies exactly n bytes.

@@ -31,7 +31,7 @@ func open(t *testing.T, dir string) *Folder {
 
 func state(t *testing.T, f *Folder, s Sum) (int64, bool) {
 	t.Helper()
-	size, complete, err := f.Size(s)
+	size, complete, err := f.Size(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestInterruptedUploadGoesOn(t *testing.T) {
 	if _, err := f.Append(t.Context(), sum, size, 0, broken); !fault.Is(err, fault.Network) || !strings.Contains(err.Error(), "connection reset") {
 		t.Fatalf("error %v", err)
 	}
-	if _, err := f.File(sum); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := f.File(t.Context(), sum, size); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("half a file is visible: %v", err)
 	}
 	f = open(t, dir) // the server was started anew
