@@ -33,13 +33,15 @@ func TestDifferences(t *testing.T) {
 				p.Cmdline = strings.Replace(p.Cmdline, rootHash, otherHash, 1) + " note=" + rootHash
 			}, []string{".cmdline"},
 		},
-		"initrd":           {func(p *uki.Parts) { p.Initrd = []byte("070701 not really an archivE") }, []string{".initrd"}},
-		"microcode":        {func(p *uki.Parts) { p.Ucode = []byte("microcodE") }, []string{".ucode"}},
-		"no microcode":     {func(p *uki.Parts) { p.Ucode = nil }, []string{".ucode"}},
-		"name of kernel":   {func(p *uki.Parts) { p.Uname = "6.12.1-test-amd64" }, []string{".uname"}},
-		"two":              {func(p *uki.Parts) { p.Uname = "x"; p.Ucode = nil }, []string{".ucode", ".uname"}},
-		"stub of a newer":  {func(p *uki.Parts) { p.Stub = bytes.Replace(p.Stub, []byte("test-stub 1"), []byte("test-stub 2"), 1) }, []string{".sdmagic"}},
-		"code of the stub": {func(p *uki.Parts) { p.Stub = bytes.Replace(p.Stub, []byte{0x31, 0xc0, 0xc3}, []byte{0x33, 0xc0, 0xc3}, 1) }, []string{".text"}},
+		"initrd":          {func(p *uki.Parts) { p.Initrd = []byte("070701 not really an archivE") }, []string{".initrd"}},
+		"microcode":       {func(p *uki.Parts) { p.Ucode = []byte("microcodE") }, []string{".ucode"}},
+		"no microcode":    {func(p *uki.Parts) { p.Ucode = nil }, []string{".ucode"}},
+		"name of kernel":  {func(p *uki.Parts) { p.Uname = "6.12.1-test-amd64" }, []string{".uname"}},
+		"two":             {func(p *uki.Parts) { p.Uname = "x"; p.Ucode = nil }, []string{".ucode", ".uname"}},
+		"stub of a newer": {func(p *uki.Parts) { p.Stub = bytes.Replace(p.Stub, []byte("test-stub 1"), []byte("test-stub 2"), 1) }, []string{".sdmagic"}},
+		"code of the stub": {func(p *uki.Parts) {
+			p.Stub = bytes.Replace(p.Stub, []byte{0x31, 0xc0, 0xc3}, []byte{0x33, 0xc0, 0xc3}, 1)
+		}, []string{".text"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := base
