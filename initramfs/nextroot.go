@@ -115,6 +115,9 @@ func PrepareNextRoot(certs []*x509.Certificate, logf func(format string, args ..
 	if err != nil {
 		return err
 	}
+	if boot.RootHash != running.String() {
+		return fault.New(fault.Verification, "%s speaks of the root hash %s, and %s runs", BootPath, boot.RootHash, running)
+	}
 	target, err := readOrder(OrderFolder)
 	if err != nil {
 		return err

@@ -171,15 +171,23 @@ func SoftRebootByLogind(rootHash [32]byte) error {
 		return err
 	}
 	err := askLogind(softReboot)
-	var refused dbus.Error
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &refused):
+	case refused(err):
 		return errors.Join(err, initramfs.DropOrder(initramfs.OrderFolder))
 	default: // it may be under way, and must not lose its way then; a full reboot forgets the order
 		return fmt.Errorf("%w: %w", ErrUnsure, err)
 	}
+}
+
+// refused reports whether err is logind's own no, and not the bus's word that there is no answer: logind and the bus end with the rest when the machine
+// goes down.
+func refused(err error) bool {
+	var reply dbus.Error
+	return errors.As(err, &reply) && !slices.Contains([]string{
+		"org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Timeout", "org.freedesktop.DBus.Error.TimedOut", "org.freedesktop.DBus.Error.Disconnected",
+	}, reply.Name)
 }
 
 // RebootByLogind asks logind to reboot. The installer does it for semperd: it is root, so the answer needs no polkit and no rule for an unprivileged user

@@ -2,17 +2,21 @@ package install
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/payload"
@@ -196,6 +200,23 @@ func TestReadMachineAfterSoftReboot(t *testing.T) {
 	files[rootUUID], files[boot] = "CRYPT-VERITY-"+strings.Repeat("0", 32)+"-root\n", info(booted, soft)
 	if got, err := ReadMachine(place(t, files)); err != nil || got.RootHash != [32]byte(bytes.Repeat([]byte{0x4f}, 32)) || got.BootID != "0b5d+2" {
 		t.Errorf("in place: %+v, %v", got, err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{dbus.Error{Name: "org.freedesktop.DBus.Error.AccessDenied"}, true},
+		{fmt.Errorf("ask: %w", dbus.Error{Name: "org.freedesktop.login1.OperationInProgress"}), true},
+		{dbus.Error{Name: "org.freedesktop.DBus.Error.NoReply"}, false},
+		{context.DeadlineExceeded, false},
+		{dbus.ErrClosed, false},
+	} {
+		if got := refused(fault.New(fault.IO, "reboot: ask logind: %w", c.err)); got != c.want {
+			t.Errorf("%v: refused %v, want %v", c.err, got, c.want)
+		}
 	}
 }
 
