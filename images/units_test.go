@@ -118,7 +118,13 @@ func TestUnitSettings(t *testing.T) {
 			"PrivateNetwork=yes", "IPAddressDeny=any", "Nice=10", "IOSchedulingClass=idle", "Environment=GOMEMLIMIT=36MiB", "NoExecPaths=/", "ReadWritePaths=-/efi",
 			"CapabilityBoundingSet=CAP_SYS_BOOT", "DevicePolicy=closed", "DeviceAllow=block-* rw",
 		},
-		"semper-installd.socket": {"SocketUser=root", "SocketGroup=semperd", "SocketMode=0660"},
+		// It is the last one before systemd goes on in the next root; what goes wrong is a full reboot.
+		"semper-next-root.service": {
+			"DefaultDependencies=no", "After=shutdown.target umount.target", "Before=final.target systemd-soft-reboot.service", "FailureAction=reboot-force",
+			"CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE", "NoNewPrivileges=yes", "IPAddressDeny=any", "RestrictAddressFamilies=AF_UNIX",
+		},
+		"soft-reboot.target.d/10-semper.conf": {"JobTimeoutAction=reboot-force"},
+		"semper-installd.socket":              {"SocketUser=root", "SocketGroup=semperd", "SocketMode=0660"},
 		"semperd.service": {
 			"User=semperd", "CapabilityBoundingSet=", "PrivateDevices=yes", "NoNewPrivileges=yes", "Environment=GOMEMLIMIT=20MiB", "NoExecPaths=/",
 		},

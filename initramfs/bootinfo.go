@@ -33,8 +33,11 @@ const (
 //	  "version": "1.0.0",
 //	  "root_hash": "4f…",
 //	  "var_created": false,
-//	  "timings_ms": {"kernel": 2310, "disk": 310, "root": 620, "var": 1100, "total": 1150}
+//	  "timings_ms": {"kernel": 2310, "disk": 310, "root": 620, "var": 1100, "total": 1150},
+//	  "soft_reboot": {"count": 1, "kernel_version": "1.0.0", "kernel_slot": "a"}
 //	}
+//
+// A soft-reboot writes it anew for the root that it leads to; the timings stay those of the boot.
 //
 // Fields may be added; a field that is there keeps its meaning as long as the schema is 1.
 type Boot struct {
@@ -47,6 +50,14 @@ type Boot struct {
 	RootHash   string     `json:"root_hash"` // 64 lower-case hexadecimal digits
 	VarCreated bool       `json:"var_created"`
 	Timings    Timings    `json:"timings_ms"`
+	Soft       *Soft      `json:"soft_reboot,omitempty"` // nil: none since the machine booted
+}
+
+// Soft says that this system was started by a soft-reboot: its kernel, semper-init and command line are those of the version that the machine booted.
+type Soft struct {
+	Count         int    `json:"count"` // soft-reboots since the boot
+	KernelVersion string `json:"kernel_version"`
+	KernelSlot    string `json:"kernel_slot"` // "a" or "b"
 }
 
 // Partitions are device nodes. The other slot's are empty if the disk has no whole other slot, and ESP if it has no EFI system partition.
@@ -142,6 +153,9 @@ func (b Boot) check() error {
 	}
 	if h, err := verity.ParseRootHash(b.RootHash); err != nil || h.String() != b.RootHash {
 		return fault.New(fault.Input, "boot.json: root hash %q", b.RootHash)
+	}
+	if b.Soft != nil && (b.Soft.Count < 1 || b.Soft.KernelVersion == "" || b.Soft.KernelSlot != "a" && b.Soft.KernelSlot != "b") {
+		return fault.New(fault.Input, "boot.json: soft-reboot %+v", *b.Soft)
 	}
 	if b.Disk == "" || p.Root == "" || p.Verity == "" || p.VeritySig == "" || p.Var == "" {
 		return fault.New(fault.Input, "boot.json: a device is missing")

@@ -19,6 +19,9 @@ import (
 	"github.com/semper-os/semper/partitions/verity"
 )
 
+// verityUUID begins the device-mapper UUID of a dm-verity device: CRYPT-VERITY-UUID-NAME.
+const verityUUID = "CRYPT-VERITY-"
+
 // parseCerts reads the certificates of /verity.crt. At least one must be there.
 func parseCerts(b []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
@@ -86,14 +89,14 @@ func checkSlot(disk io.ReaderAt, t tableOf, rootHash verity.RootHash, certs []*x
 	return sb, nil
 }
 
-// verityDevice describes /dev/mapper/root. The UUID has the form by which cryptsetup's tools recognise a device as dm-verity's.
-func verityDevice(dataNode, hashNode string, sb verity.Superblock, rootHash verity.RootHash) (devmapper.Device, error) {
+// verityDevice describes /dev/mapper/NAME. The UUID has the form by which cryptsetup's tools recognise a device as dm-verity's.
+func verityDevice(name, dataNode, hashNode string, sb verity.Superblock, rootHash verity.RootHash) (devmapper.Device, error) {
 	target, err := devmapper.Verity{Data: dataNode, Hash: hashNode, DataBlocks: sb.DataBlocks, Salt: sb.Salt, RootHash: rootHash}.Target()
 	if err != nil {
 		return devmapper.Device{}, err
 	}
 	return devmapper.Device{
-		Name: rootDM, UUID: fmt.Sprintf("CRYPT-VERITY-%x-%s", sb.UUID, rootDM), ReadOnly: true, Table: []devmapper.Target{target},
+		Name: name, UUID: fmt.Sprintf("%s%x-%s", verityUUID, sb.UUID, name), ReadOnly: true, Table: []devmapper.Target{target},
 	}, nil
 }
 
@@ -136,11 +139,11 @@ func waitFor(path string, patience time.Duration) error {
 }
 
 // mountRoot mounts the verified root.
-func mountRoot(node string) error {
-	if err := os.MkdirAll(sysroot, 0o755); err != nil {
+func mountRoot(node, at string) error {
+	if err := os.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(node, sysroot, "erofs", unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount(node, at, "erofs", unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("mount %s (erofs): %w", node, err)
 	}
 	return nil

@@ -136,7 +136,7 @@ func TestCheckSlot(t *testing.T) {
 }
 
 func TestVerityDevice(t *testing.T) {
-	dev, err := verityDevice("/dev/vda3", "/dev/vda4", verity.Superblock{UUID: [16]byte{1, 2}, DataBlocks: 512, Salt: []byte{9}}, verity.RootHash{1})
+	dev, err := verityDevice("root", "/dev/vda3", "/dev/vda4", verity.Superblock{UUID: [16]byte{1, 2}, DataBlocks: 512, Salt: []byte{9}}, verity.RootHash{1})
 	if err != nil {
 		t.Fatal(err)
 	}

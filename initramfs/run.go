@@ -290,7 +290,7 @@ func (b *boot) mountRoot(chosen tableOf, disk *os.File) error {
 		return &Failure{What: "The kernel lacks what it needs to mount the system", Err: err}
 	}
 	guarded(func() { _ = b.load(StateModules) })
-	device, err := verityDevice(nodes[slot.Root], nodes[slot.Verity], sb, b.cmdline.RootHash)
+	device, err := verityDevice(rootDM, nodes[slot.Root], nodes[slot.Verity], sb, b.cmdline.RootHash)
 	if err != nil {
 		return &Failure{What: "The system cannot be verified", Where: where, Err: err}
 	}
@@ -298,7 +298,7 @@ func (b *boot) mountRoot(chosen tableOf, disk *os.File) error {
 	if err != nil {
 		return &Failure{What: "The system cannot be verified", Where: where, Err: err}
 	}
-	if err := mountRoot(node); err != nil {
+	if err := mountRoot(node, sysroot); err != nil {
 		if !isErofs(disk, chosen.table.Partitions[slot.Root-1]) {
 			err = fmt.Errorf("%w: it is no erofs file system", err)
 		}

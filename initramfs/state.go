@@ -210,8 +210,10 @@ func (m realMachine) Run(limit time.Duration, name string, args ...string) (int,
 
 // Mount mounts /var with what containers need: set-user-ID programs and device nodes live in their images. A file system that finds itself damaged
 // stops being written.
-func (m realMachine) Mount(node string) error {
-	if err := unix.Mount(node, sysroot+"/var", "ext4", 0, "errors=remount-ro"); err != nil {
+func (m realMachine) Mount(node string) error { return mountVar(node, sysroot) }
+
+func mountVar(node, root string) error {
+	if err := unix.Mount(node, filepath.Join(root, "var"), "ext4", 0, "errors=remount-ro"); err != nil {
 		return fmt.Errorf("mount %s (ext4): %w", node, err)
 	}
 	return nil

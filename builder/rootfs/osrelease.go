@@ -15,7 +15,7 @@ type Release struct {
 	Debian  string // the suite the packages came from: "trixie"
 }
 
-// Text returns the os-release file.
+// Text returns the os-release file. SEMPER_SOFT_REBOOT says that the image knows what it runs after a soft-reboot, see package initramfs.
 func (r Release) Text() string {
 	return fmt.Sprintf(`ID=%[1]s
 ID_LIKE=debian
@@ -27,6 +27,7 @@ VERSION_CODENAME=%[5]s
 IMAGE_ID=%[1]s
 IMAGE_VERSION=%[3]s
 SEMPER_EPOCH=%[4]d
+SEMPER_SOFT_REBOOT=1
 DEFAULT_HOSTNAME=%[1]s
 `, r.ID, r.Name, r.Version, r.Epoch, r.Debian)
 }

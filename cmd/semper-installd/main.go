@@ -45,12 +45,12 @@ func main() {
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fault.New(fault.Usage, "want one of serve, bless, rollback, drain")
+			return fault.New(fault.Usage, "want one of serve, bless, rollback, drain, next-root")
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Wrap(fault.Usage, err) })
 	root.AddCommand(serveCommand(), blessCommand(), rollbackCommand())
-	root.AddCommand(drainCommand())
+	root.AddCommand(drainCommand(), nextRootCommand())
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		slog.Error(err.Error())
@@ -76,9 +76,12 @@ func newCore(reboot func() error) (*install.Core, error) {
 		Machine: m,
 		Storage: func() (install.Storage, error) { return install.OpenStorage(m) },
 		Trust:   func() (install.Trust, error) { return install.LoadTrust("/") },
-		Reboot:  reboot,
-		Now:     time.Now,
-		Log:     slog.Default(),
+
+		SoftReboot: install.SoftRebootByLogind,
+		Reboot:     reboot,
+		Holders:    install.Holders,
+		Now:        time.Now,
+		Log:        slog.Default(),
 		Drain: func(ctx context.Context, from, to string) error {
 			return drain.Client{}.Drain(ctx, drain.Request{Reason: "reboot into version " + to, From: from, To: to, Limit: drainLimit()})
 		},

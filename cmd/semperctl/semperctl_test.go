@@ -112,6 +112,17 @@ State:        trial: version 1.2.0 must pass its health checks, since 2026-03-01
 Server:       none is set (server = "http://HOST/v1/update" in /etc/semper/update.d/*.toml)
 Last error:   none
 `},
+		{"soft-rebooted, and soon again", agent.Report{
+			Version: "1.1.0", Slot: "B", State: agent.StatePending, Why: "version 1.2.0 is installed", Soft: &wire.Soft{Count: 2, Version: "1.0.0", Slot: "A"},
+			Pending: &wire.Pending{Version: "1.2.0", From: "1.1.0", At: before(time.Minute)}, RebootBy: "a soft-reboot: only user space changed",
+		}, `
+Running:      1.1.0 (slot B)
+Kernel:       of 1.0.0 (slot A), which the machine booted; soft-rebooted 2 times since
+State:        pending: version 1.2.0 is installed
+Installed:    1.2.0, 2026-03-01 02:59:00 UTC (60 s ago); the machine reboots into it by itself, by a soft-reboot: only user space changed
+Server:       none is set (server = "http://HOST/v1/update" in /etc/semper/update.d/*.toml)
+Last error:   none
+`},
 		{"a bad night", agent.Report{
 			Version: "1.1.0", Slot: "B", State: agent.StatePending, Why: "version 1.2.0 is installed", Since: before(time.Hour), Reboot: "etcd", MaxFailures: 2,
 			Pending: &wire.Pending{Version: "1.2.0", From: "1.1.0", At: before(time.Hour)}, Waiting: "waits for the fleet's reboot lock: 1 of 1 slots are taken by db-3",

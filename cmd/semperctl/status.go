@@ -56,6 +56,9 @@ func printStatus(w io.Writer, r *agent.Report, now time.Time) {
 	default:
 		line("Running", "%s (slot %s)", r.Version, r.Slot)
 	}
+	if s := r.Soft; s != nil {
+		line("Kernel", "of %s (slot %s), which the machine booted; soft-rebooted %s since", s.Version, s.Slot, times(s.Count))
+	}
 	line("State", "%s", describe(r, now))
 	if r.Sick != nil {
 		line("UNHEALTHY", "%s: %s", ago(r.Sick.Since, now), r.Sick.Why)
@@ -124,8 +127,15 @@ func nextReboot(r *agent.Report) string {
 	case r.Waiting != "":
 		return r.Waiting
 	default:
-		return "the machine reboots into it by itself"
+		return "the machine reboots into it by itself" + by(r)
 	}
+}
+
+func by(r *agent.Report) string {
+	if r.RebootBy == "" {
+		return ""
+	}
+	return ", by " + r.RebootBy
 }
 
 func describe(r *agent.Report, now time.Time) string {
@@ -145,6 +155,13 @@ func describe(r *agent.Report, now time.Time) string {
 		return string(r.State) + since
 	}
 	return fmt.Sprintf("%s: %s%s", r.State, r.Why, since)
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // ago says when something was, exactly and for people.

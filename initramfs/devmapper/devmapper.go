@@ -155,6 +155,18 @@ func (d Device) Activate(control *os.File) (number uint64, err error) {
 	return number, nil
 }
 
+// RemoveUnused removes the device of a name: at once if nobody has it open, otherwise as soon as the last one closes it, a mount included.
+func RemoveUnused(control *os.File, name string) error {
+	b, err := request(Device{Name: name}, unix.DM_DEFERRED_REMOVE, nil)
+	if err != nil {
+		return err
+	}
+	if err := ioctl(control, unix.DM_DEV_REMOVE, b); err != nil {
+		return fault.New(fault.IO, "device-mapper %s: remove: %w", name, err)
+	}
+	return nil
+}
+
 func ioctl(f *os.File, op uintptr, b []byte) error {
 	conn, err := f.SyscallConn()
 	if err != nil {

@@ -141,3 +141,17 @@ func TestActivateNeedsDeviceMapper(t *testing.T) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
+
+func TestRemoveUnusedNeedsDeviceMapper(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := RemoveUnused(f, "root"); err == nil || err.Error() != "device-mapper root: remove: inappropriate ioctl for device" || !fault.Is(err, fault.IO) {
+		t.Errorf("error %v", err)
+	}
+	if err := RemoveUnused(f, "a/b"); !fault.Is(err, fault.Input) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -81,7 +81,7 @@ type Installer interface {
 	Drain(reason string) error
 	Undrain() error
 	Warn(text string, ttys []string) error
-	Reboot() error
+	Reboot(soft bool) (wire.Going, error)
 	Close() error
 }
 

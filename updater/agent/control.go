@@ -108,8 +108,10 @@ type Report struct {
 	CheckResult  string        `json:"check_result,omitempty"`
 	NextCheck    time.Time     `json:"next_check,omitzero"`
 	Reboot       string        `json:"reboot_strategy"`
-	Unreported   int           `json:"unreported_events"` // events that the server has not got yet
+	RebootBy     string        `json:"reboot_by,omitempty"` // "a soft-reboot: …" or "a full reboot: …", where reboot.soft is set and a version is pending
+	Unreported   int           `json:"unreported_events"`   // events that the server has not got yet
 
+	Soft       *wire.Soft       `json:"soft,omitempty"` // what runs was started by a soft-reboot
 	Pending    *wire.Pending    `json:"pending,omitempty"`
 	Other      *wire.Other      `json:"other,omitempty"` // what the other slot holds
 	Partial    *wire.Partial    `json:"partial,omitempty"`
@@ -159,7 +161,10 @@ func (a *Agent) Report() Report {
 	if a.slots != nil {
 		r.Version, r.Slot, r.RootHash, r.Trial = a.slots.Version, a.slots.Slot, a.slots.RootHash, a.slots.Trial
 		r.Pending, r.Partial, r.RolledBack, r.Other = a.slots.Pending, a.slots.Partial, a.slots.RolledBack, a.slots.Other
-		r.PendingSize = s.PendingSize
+		r.PendingSize, r.Soft = s.PendingSize, a.slots.Soft
+		if a.slots.Pending != nil && s.State != StateRebooting { // then Why says it
+			_, r.RebootBy = a.byWhat(a.slots.Pending)
+		}
 	}
 	switch {
 	case a.slotsErr != nil:

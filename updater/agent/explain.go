@@ -17,6 +17,9 @@ func (r *Report) Explain(now time.Time) []string {
 	if r.Trial {
 		say("Version %s is on trial: its health checks are not through yet. 'semperctl health' shows them.", r.Version)
 	}
+	if s := r.Soft; s != nil && s.Version != r.Version {
+		say("Version %s was started by a soft-reboot: the kernel is the one of version %s, which the machine booted in slot %s.", r.Version, s.Version, s.Slot)
+	}
 	if s := r.Sick; s != nil {
 		say("Version %s was healthy and is not any more, since %s: %s", r.Version, stamp(s.Since), s.Why)
 	}
@@ -30,6 +33,9 @@ func (r *Report) Explain(now time.Time) []string {
 			say("Version %s is installed and waits for its reboot, because: %s.", p.Version, r.Waiting)
 		default:
 			say("Version %s is installed and waits for its reboot.", p.Version)
+		}
+		if r.RebootBy != "" {
+			say("The way there is %s.", r.RebootBy)
 		}
 	}
 	if p := r.Progress; p != nil {

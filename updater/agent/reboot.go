@@ -44,7 +44,7 @@ type gate struct {
 // goingDown reports whether a reboot was asked for in this boot, not long ago.
 func (a *Agent) goingDown() bool {
 	r := a.state.Reboots
-	return a.slots.Pending != nil && r.Update.Equal(a.slots.Pending.At) && r.Boot == a.o.BootID &&
+	return a.slots.Pending != nil && r.Update.Equal(a.slots.Pending.At) && r.Boot == a.boot() &&
 		a.now().Sub(r.Asked) < rebootWait && !r.Asked.After(a.now())
 }
 
@@ -96,6 +96,9 @@ func (a *Agent) reboot(ctx context.Context) time.Duration {
 	}
 	a.wait("")
 	if err := a.goDown(ctx, p); err != nil {
+		if ctx.Err() != nil { // the agent ends, most likely because the machine goes down before the answer was there
+			return -1
+		}
 		a.problem(ofUpdate, p.Version, fmt.Errorf("reboot into %s: %w", p.Version, err))
 		a.enter(StatePending, "the reboot was refused")
 		a.undrain(ctx)
@@ -317,14 +320,19 @@ func (a *Agent) drain(ctx context.Context, p *wire.Pending) (why string, again t
 // goDown reports and asks for the reboot.
 func (a *Agent) goDown(ctx context.Context, p *wire.Pending) error {
 	a.announce(ctx)
+	soft, how := a.byWhat(p)
 	r := a.state.Reboots
 	if !r.Update.Equal(p.At) {
 		r = Reboots{Update: p.At}
 	}
-	r.Count, r.Boot, r.Asked = r.Count+1, a.o.BootID, a.now()
+	r.Count, r.Boot, r.Asked = r.Count+1, a.boot(), a.now()
 	a.change(func(s *State) { s.Reboots = r })
-	a.enter(StateRebooting, "into version "+p.Version)
-	return a.with(ctx, func(i Installer) error { return i.Reboot() })
+	text := "into version " + p.Version
+	if how != "" {
+		text += ", by " + how
+	}
+	a.enter(StateRebooting, text)
+	return a.with(ctx, func(i Installer) error { return a.order(i, soft) })
 }
 
 // lockKeys are the settings that say whose lock, and which, is asked for. The others say how.

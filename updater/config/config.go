@@ -100,6 +100,7 @@ type Reboot struct {
 	InhibitorGrace time.Duration // how long blocking inhibitors are honoured, at most 30d; 0: for ever
 	DrainTimeout   time.Duration // for all drain hooks together, 1s to 1h
 	MaxReboots     int           // into one update, 1 to 10
+	Soft           bool          // by soft-reboot where only user space changed
 
 	FleetLock FleetLock
 	Etcd      Etcd

@@ -125,6 +125,7 @@ time_zone = "Europe/Berlin"
 user_grace = 0
 inhibitor_grace = "2w"
 drain_timeout = "1h"
+soft = true
 max_reboots = 1
 fleetlock = { url = "https://lock.example/base", group = "web.1" }
 [reboot.etcd]
@@ -159,7 +160,7 @@ func fullSettings() Settings {
 		Install: Install{Cache: CacheUse},
 		Reboot: Reboot{
 			Strategy: RebootWindow, Windows: []string{"Mon-Fri 02:00 3h", "Sun 01:00 30m"}, TimeZone: "Europe/Berlin",
-			UserGrace: 0, InhibitorGrace: 14 * 24 * time.Hour, DrainTimeout: time.Hour, MaxReboots: 1,
+			UserGrace: 0, InhibitorGrace: 14 * 24 * time.Hour, DrainTimeout: time.Hour, MaxReboots: 1, Soft: true,
 			FleetLock: FleetLock{URL: "https://lock.example/base", Group: "web.1"},
 			Etcd: Etcd{
 				Endpoints: []string{"https://e1.example:2379", "https://e2.example:2379"}, Group: "web-2", Lease: 24 * time.Hour,

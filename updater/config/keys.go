@@ -101,6 +101,7 @@ var keys = []key{
 	wait("reboot.user_grace", func(s *Settings) *time.Duration { return &s.Reboot.UserGrace }, span{most: 24 * time.Hour}),
 	wait("reboot.inhibitor_grace", func(s *Settings) *time.Duration { return &s.Reboot.InhibitorGrace }, span{most: maxDuration}),
 	wait("reboot.drain_timeout", func(s *Settings) *time.Duration { return &s.Reboot.DrainTimeout }, span{least: time.Second, most: time.Hour}),
+	truth("reboot.soft", func(s *Settings) *bool { return &s.Reboot.Soft }),
 	number("reboot.max_reboots", func(s *Settings) *int { return &s.Reboot.MaxReboots }, 1, 10),
 
 	address("reboot.fleetlock.url", func(s *Settings) *string { return &s.Reboot.FleetLock.URL }, optional(checkBase)),

@@ -65,7 +65,7 @@ func newHost(t testing.TB, keys installtest.Keys, r installtest.Release, id byte
 	h.paths = daemon.Paths{
 		Root: dir, State: in("state"), InstallSocket: in("i.sock"), LaterHealth: in("later.json"), Runtime: in("run"), EtcdLock: "/nonexistent/semper-etcdlock",
 	}
-	for _, folder := range []string{"state", "run", "usr/lib/semper/keys/payload", "etc/semper/update.d", "proc/sys/kernel/random"} {
+	for _, folder := range []string{"state", "run", "usr/lib/semper/keys/payload", "etc/semper/update.d", "proc/sys/kernel/random", "proc/self"} {
 		if err := os.MkdirAll(in(folder), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -98,6 +98,7 @@ func (h *host) on() {
 	h.t.Helper()
 	h.file("usr/lib/os-release", fmt.Sprintf("IMAGE_ID=semper\nIMAGE_VERSION=%s\nSEMPER_EPOCH=0\n", h.machine.Running.Version))
 	h.file("proc/cmdline", fmt.Sprintf("roothash=%x\n", h.machine.Hash))
+	h.file("proc/self/mountinfo", "1 0 253:0 / / ro - erofs /dev/dm-0 ro\n")
 	h.file("proc/sys/kernel/random/boot_id", h.machine.BootID()+"\n")
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup

@@ -138,6 +138,10 @@ func (s *session) activate(m *payload.Manifest, size int64) error {
 		RootHash: hex.EncodeToString(rootHash[:]),
 		BootID:   machine.BootID,
 	}
+	record.Full = s.c.whyFull(s.s, record, func() (*uki.File, func(), error) {
+		f, err := uki.Open(s.uki, size)
+		return f, func() {}, err
+	})
 	if err := durable.WriteJSON(s.s.State, pendingFile, record); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func TestAllowedDowngrade(t *testing.T) {
 	if st.Pending == nil || !st.Pending.Back || st.Trial || st.Allowed != nil {
 		t.Fatalf("status %+v", st)
 	}
-	must(t, core.Handler(agentUID).Reboot())
+	must(t, reboot(core.Handler(agentUID)))
 	equal(t, "boot", m.Boot(t).Version, "1.0.5")
 	must(t, m.Core().Bless())
 	equal(t, "boot", m.Boot(t).Version, "1.0.5")

@@ -2,7 +2,6 @@ package install
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -160,20 +159,3 @@ func (d *drain) mayWarn(now time.Time) error {
 }
 
 var errNotDrained = fault.New(fault.Verification, "this machine has drain hooks, and it was not drained within the last %d minutes", int(drainedFor.Minutes()))
-
-// Reboot implements wire.Handler. It does it only where it makes sense: semperd must not be able to switch a machine off and on at its whim.
-func (h *handler) Reboot() error {
-	c := h.c
-	p, err := c.awaits()
-	if err != nil {
-		return err
-	}
-	if c.o.Drain != nil && !c.drain.ready(c.o.Now()) {
-		return errNotDrained
-	}
-	if c.o.Reboot == nil {
-		return fault.Wrap(fault.Internal, errors.New("there is no way to reboot"))
-	}
-	c.o.Log.Info("reboot into the update", "version", p.Version)
-	return c.o.Reboot()
-}

@@ -44,7 +44,7 @@ func TestDrainBeforeReboot(t *testing.T) {
 	core := m.Core()
 	h := core.Handler(agentUID)
 	warning := wire.Warn{Text: "soon", TTYs: []string{"pts/0"}}
-	for name, err := range map[string]error{"drain": h.Drain(ctx, "x"), "warn": h.Warn(ctx, warning), "reboot": h.Reboot()} {
+	for name, err := range map[string]error{"drain": h.Drain(ctx, "x"), "warn": h.Warn(ctx, warning), "reboot": reboot(h)} {
 		if err == nil || !strings.Contains(err.Error(), "no update waits") {
 			t.Errorf("%s without an update: %v", name, err)
 		}
@@ -54,7 +54,7 @@ func TestDrainBeforeReboot(t *testing.T) {
 
 	refused := func(what string) {
 		t.Helper()
-		if err := h.Reboot(); err == nil || !strings.Contains(err.Error(), "was not drained") || m.Reboots != 0 {
+		if err := reboot(h); err == nil || !strings.Contains(err.Error(), "was not drained") || m.Reboots != 0 {
 			t.Fatalf("%s: reboot: %v, %d reboots", what, err, m.Reboots)
 		}
 	}
@@ -98,7 +98,7 @@ func TestDrainBeforeReboot(t *testing.T) {
 	}
 	must(t, h.Drain(ctx, "update"))
 	must(t, h.Warn(ctx, warning))
-	must(t, h.Reboot())
+	must(t, reboot(h))
 	equal(t, "reboots", m.Reboots, 1)
 	d := "drain 1.0.0 1.1.0"
 	want := []string{d, d, d, d, "undrain", d, "undrain", "undrain", d, "warn soon pts/0"}
@@ -107,7 +107,7 @@ func TestDrainBeforeReboot(t *testing.T) {
 	}
 	// A process that was started since does not know of the drain, and asks for another; it does not know that nothing is to undo, either.
 	next := m.Core().Handler(agentUID)
-	if err := next.Reboot(); err == nil {
+	if err := reboot(next); err == nil {
 		t.Error("rebooted without a drain")
 	}
 	must(t, next.Undrain(ctx))
@@ -123,7 +123,7 @@ func TestNothingToDrain(t *testing.T) {
 	must(t, h.Drain(t.Context(), "update"))
 	must(t, h.Undrain(t.Context()))
 	must(t, h.Warn(t.Context(), wire.Warn{Text: "x", TTYs: []string{"tty1"}}))
-	must(t, h.Reboot())
+	must(t, reboot(h))
 	equal(t, "reboots", m.Reboots, 1)
 }
 

@@ -219,7 +219,7 @@ func TestSignedAndHostile(t *testing.T) {
 			if st := status(t, core); st.Pending != nil || st.RolledBack != nil || st.Trial {
 				t.Errorf("status %+v", st)
 			}
-			if err := core.Handler(agentUID).Reboot(); err == nil {
+			if err := reboot(core.Handler(agentUID)); err == nil {
 				t.Error("the machine would have rebooted")
 			}
 			equal(t, "boot", m.Boot(t).Version, from.Version)

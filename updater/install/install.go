@@ -16,7 +16,8 @@
 //
 // # What it believes
 //
-// Only keys of the read-only root (/usr/lib/semper), the running system's own os-release and the kernel's command line. semperd's words are used to
+// Only keys of the read-only root (/usr/lib/semper), the running system's own os-release, and the kernel: its command line, and after a soft-reboot the
+// name of the device at /. semperd's words are used to
 // find a checkpoint and to bound the stream. The running slot cannot be reached: partitions are written through a Region of the idle slot, and the GPT
 // through functions of package layout that refuse to touch the slot whose PARTUUIDs are the running root hash's. The running entry of the ESP is known
 // by the root hash inside its UKI, not by its name.
@@ -44,6 +45,7 @@ import (
 	"github.com/semper-os/semper/partitions/layout"
 	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/updater/durable"
+	"github.com/semper-os/semper/updater/wire"
 )
 
 // Tries is how often the boot loader tries a new version before it falls back.
@@ -66,7 +68,8 @@ type Disk interface {
 type Machine struct {
 	RootHash [32]byte
 	Image    payload.Image // MinVersion is not used
-	BootID   string        // differs from boot to boot
+	BootID   string        // differs from boot to boot, and from soft-reboot to soft-reboot
+	Soft     *wire.Soft    // it was started by a soft-reboot; nil: by a boot
 }
 
 // Trust is what the running image says about signatures.
@@ -92,8 +95,13 @@ type Options struct {
 	Trust func() (Trust, error)
 	// Reboot asks the system to go down and returns when it agreed.
 	Reboot func() error
-	Now    func() time.Time
-	Log    *slog.Logger
+	// SoftReboot is Reboot without a new kernel, into the root of this hash, which is complete in the idle slot. nil: this machine cannot. After any error
+	// but ErrUnsure the machine stays up.
+	SoftReboot func(rootHash [32]byte) error
+	// Holders names what of the kernel still uses the idle slot, which must not be written then. nil: nothing ever does.
+	Holders func() ([]string, error)
+	Now     func() time.Time
+	Log     *slog.Logger
 
 	// Drain moves the machine's work away before it reboots from one version to another, and Undrain lets it come back. A failure means no reboot.
 	// nil: there is nothing to drain.

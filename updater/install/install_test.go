@@ -72,6 +72,11 @@ func equal[T any](t *testing.T, what string, got, want T) {
 	}
 }
 
+func reboot(h wire.Handler) error {
+	_, err := h.Reboot(false)
+	return err
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -88,7 +93,7 @@ func TestTwoUpdates(t *testing.T) {
 
 	core := m.Core()
 	equal(t, "fresh machine", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0})
-	if err := core.Handler(agentUID).Reboot(); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
+	if err := reboot(core.Handler(agentUID)); !fault.Is(err, fault.Verification) || m.Reboots != 0 {
 		t.Errorf("reboot without an update: %v, %d reboots", err, m.Reboots)
 	}
 	protected := m.Protected(t)
@@ -101,7 +106,7 @@ func TestTwoUpdates(t *testing.T) {
 	pending := &wire.Pending{Version: "1.1.0", From: "1.0.0", At: installtest.Start}
 	equal(t, "installed", status(t, core), wire.Status{Version: "1.0.0", Slot: "A", RootHash: hash0, WayBack: true, Pending: pending, Other: &wire.Other{Version: "1.1.0", Bootable: true}, Written: written})
 	equal(t, "state", slices.Sorted(maps.Keys(m.State.Files())), []string{"pending.json", "written.json"})
-	must(t, core.Handler(agentUID).Reboot())
+	must(t, reboot(core.Handler(agentUID)))
 	equal(t, "reboots", m.Reboots, 1)
 
 	equal(t, "boot", m.Boot(t), installtest.Booted{Version: "1.1.0", Slot: "B", Entry: "semper_1.1.0+2-1.efi"})
@@ -548,7 +553,7 @@ func TestKernelThatPanicsIsNoticed(t *testing.T) {
 	if st.RolledBack == nil || st.RolledBack.Version != "1.2.0" || !strings.Contains(st.RolledBack.Reason, "tried 3 times and never got as far as its health checks") || st.Pending != nil {
 		t.Fatalf("status %+v", st)
 	}
-	if err := core.Handler(agentUID).Reboot(); err == nil {
+	if err := reboot(core.Handler(agentUID)); err == nil {
 		t.Error("rebooted without a pending update")
 	}
 	if _, ok := m.State.Files()["pending.json"]; ok {

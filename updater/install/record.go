@@ -97,7 +97,7 @@ func (c *Core) Status() (wire.Status, error) {
 	if st.Written, err = readRecord[wire.Written](s.State, writtenFile); err != nil {
 		return wire.Status{}, err
 	}
-	st.Drained = c.drain.since()
+	st.Drained, st.Soft = c.drain.since(), c.o.Machine.Soft
 	if st.Blessed, err = readRecord[wire.Blessed](s.State, blessedFile); err != nil {
 		return wire.Status{}, err
 	}

@@ -62,7 +62,7 @@ func TestServer(t *testing.T) {
 	}
 	must(t, c2.Data(r.Payload[offset:]))
 	must(t, c2.Finish())
-	must(t, c2.Reboot())
+	must(t, second(c2.Reboot(false)))
 	equal(t, "reboots", m.Reboots, 1)
 	must(t, stop())
 	equal(t, "boot", m.Boot(t).Version, "1.1.0")

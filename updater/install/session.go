@@ -155,6 +155,9 @@ func (c *Core) begin(b wire.Begin) (*session, error) {
 	if s.parts, err = regions(st.Disk, s.table, s.running, s.idle); err != nil {
 		return nil, err
 	}
+	if err := c.unheld(s.idle); err != nil {
+		return nil, err
+	}
 	s.root = &skipper{Region: s.parts.root}
 	all, err := entries(st.ESP, c.o.Machine.Image.ID)
 	if err != nil {

@@ -91,9 +91,18 @@ func (c *Client) Abort() error { return c.simple(VerbAbort) }
 // Discard ends the session and forgets what was written.
 func (c *Client) Discard() error { return c.simple(VerbDiscard) }
 
-// Reboot restarts the machine. It is refused unless an update is pending, and on a machine that has something to drain unless that was done a short
-// while ago.
-func (c *Client) Reboot() error { return c.simple(VerbReboot) }
+// Reboot restarts the machine, with soft by a soft-reboot if that will do. It is refused unless an update is pending, and on a machine that has something
+// to drain unless that was done a short while ago.
+func (c *Client) Reboot(soft bool) (Going, error) {
+	r, err := c.do(Request{Verb: VerbReboot, Soft: soft})
+	if err != nil {
+		return Going{}, err
+	}
+	if r.Reboot == nil {
+		return Going{}, fault.New(fault.Input, "semper-installd's answer does not say how the machine reboots")
+	}
+	return *r.Reboot, nil
+}
 
 // Drain moves the machine's work away before a reboot, and returns when that is done. It is refused unless an update is pending.
 func (c *Client) Drain(reason string) error { return c.send(Request{Verb: VerbDrain, Reason: reason}) }

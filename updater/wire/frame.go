@@ -16,8 +16,8 @@
 //	finish                                  → the update is complete and will be tried at the next boot
 //	abort                                   → the session is over, what was written stays for a later begin of the same payload
 //	discard                                 → the same, and what was written is forgotten
-//	reboot                                  → the machine is going down; needs a pending update, and a drain of the last ten minutes where there is
-//	                                          something to drain
+//	reboot {soft}                           → the machine is going down; needs a pending update, and a drain of the last ten minutes where there is
+//	                                          something to drain. Reply.Reboot: whether by soft-reboot, where that was wished for
 //	drain {reason}                          → the machine's work is moved away; needs a pending update
 //	undrain                                 → work may come back
 //	warn {text, ttys}                       → the text is on those terminals; needs a pending update

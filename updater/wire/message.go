@@ -38,6 +38,7 @@ type Request struct {
 	Warn    *Warn  `json:"warn,omitempty"`    // warn
 	Version string `json:"version,omitempty"` // allow: the older version that may be installed
 	Reason  string `json:"reason,omitempty"`  // drain, rollback: why, for people
+	Soft    bool   `json:"soft,omitempty"`    // reboot: by soft-reboot, if that will do
 }
 
 // Begin announces a payload. It is the server's word relayed by semperd; semper-installd uses it to find an interrupted installation and to bound the
@@ -86,6 +87,7 @@ func (r *Request) check() error {
 		{"warn", r.Warn != nil, []Verb{VerbWarn}},
 		{"version", r.Version != "", []Verb{VerbAllow}},
 		{"reason", r.Reason != "", []Verb{VerbDrain, VerbRollback}},
+		{"soft", r.Soft, []Verb{VerbReboot}},
 	} {
 		if f.set && !slices.Contains(f.of, r.Verb) {
 			return fmt.Errorf("verb %q has no %q", clip(string(r.Verb)), f.name)
@@ -179,6 +181,13 @@ type Reply struct {
 	Failure *Failure `json:"failure,omitempty"` // nil: it worked
 	Offset  int64    `json:"offset,omitempty"`  // after begin and data
 	Status  *Status  `json:"status,omitempty"`  // after status
+	Reboot  *Going   `json:"reboot,omitempty"`  // after reboot
+}
+
+// Going says how the machine goes down.
+type Going struct {
+	Soft bool   `json:"soft"`          // by soft-reboot: the kernel stays
+	Why  string `json:"why,omitempty"` // why not, where that was asked for
 }
 
 // Failure is an error that crossed the socket.

@@ -19,7 +19,8 @@ type Handler interface {
 	Finish() error
 	Abort() error
 	Discard() error
-	Reboot() error
+	// Reboot goes down by a soft-reboot if soft is wished for and will do.
+	Reboot(soft bool) (Going, error)
 	// What Drain, Undrain and Warn do ends early when ctx does.
 	Drain(ctx context.Context, reason string) error
 	Undrain(ctx context.Context) error
@@ -154,7 +155,11 @@ func (s *server) control(r Request) (Reply, error) {
 		}
 		return Reply{Status: &st}, nil
 	case VerbReboot:
-		return Reply{}, s.h.Reboot()
+		going, err := s.h.Reboot(r.Soft)
+		if err != nil {
+			return Reply{}, err
+		}
+		return Reply{Reboot: &going}, nil
 	case VerbDrain:
 		return Reply{}, s.h.Drain(s.ctx, r.Reason)
 	case VerbUndrain:

@@ -1,6 +1,9 @@
 package wire
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Status is what semper-installd knows about the machine's slots.
 type Status struct {
@@ -21,6 +24,22 @@ type Status struct {
 	Written    *Written    `json:"written,omitempty"`     // what the last installation did to the disk
 	Allowed    *Allowed    `json:"allowed,omitempty"`     // an older version that may be installed
 	Drained    *time.Time  `json:"drained,omitempty"`     // when the machine was last drained for a reboot, in this boot
+	Soft       *Soft       `json:"soft,omitempty"`        // what runs was started by a soft-reboot; nil: by a boot
+}
+
+// Soft is what a machine that was soft-rebooted still has of its boot.
+type Soft struct {
+	Count   int    `json:"count"`   // soft-reboots since the boot
+	Version string `json:"version"` // that the machine booted: its kernel is the one that runs
+	Slot    string `json:"slot"`    // of that version, then: "A" or "B"
+}
+
+// BootID tells the times apart between which a machine went down: the kernel's own id stays the same over a soft-reboot. S may be nil.
+func (s *Soft) BootID(kernel string) string {
+	if s == nil {
+		return kernel
+	}
+	return fmt.Sprintf("%s+%d", kernel, s.Count)
 }
 
 // Other is a version that is complete in the slot that does not run.
@@ -51,6 +70,8 @@ type Pending struct {
 	At      time.Time `json:"at"`
 	// Back: it is older than what runs, and somebody wants it so: a way back, or a downgrade that was allowed.
 	Back bool `json:"back,omitempty"`
+	// Full is why the way into it is a full reboot, for people. Empty: it differs in user space alone, and a soft-reboot will do.
+	Full string `json:"full_reboot,omitempty"`
 }
 
 // Partial is a payload that is partly written.

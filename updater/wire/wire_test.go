@@ -47,8 +47,11 @@ func (r *recorder) Finish() error  { return r.note("finish") }
 func (r *recorder) Abort() error   { return r.note("abort") }
 func (r *recorder) Discard() error { return r.note("discard") }
 
-func (r *recorder) Reboot() error {
-	return r.note("reboot")
+func (r *recorder) Reboot(soft bool) (Going, error) {
+	if soft {
+		return Going{Soft: true}, r.note("reboot soft")
+	}
+	return Going{Why: "asked so"}, r.note("reboot")
 }
 
 func (r *recorder) Drain(_ context.Context, reason string) error { return r.note("drain " + reason) }
@@ -89,6 +92,14 @@ func pair(t *testing.T, h Handler) (*Client, func() error) {
 	return c, func() error { c.Close(); return <-done }
 }
 
+func reboot(c *Client, soft bool, want Going) error {
+	got, err := c.Reboot(soft)
+	if err == nil && got != want {
+		err = fmt.Errorf("reboot: %+v, want %+v", got, want)
+	}
+	return err
+}
+
 var begin = Begin{SHA256: strings.Repeat("0a", 32), Size: 100, Version: "1.2.0"}
 
 func TestConversation(t *testing.T) {
@@ -108,7 +119,8 @@ func TestConversation(t *testing.T) {
 		}
 	}
 	for _, do := range []func() error{
-		c.Finish, c.Reboot, func() error { return c.Drain("an update") }, c.Undrain,
+		c.Finish, func() error { return reboot(c, false, Going{Why: "asked so"}) }, func() error { return reboot(c, true, Going{Soft: true}) },
+		func() error { return c.Drain("an update") }, c.Undrain,
 		func() error { return c.Warn("restart\nsoon", []string{"pts/0", "tty1"}) },
 		func() error { return c.Allow("1.0.0") }, func() error { return c.Rollback("asked by a person") },
 	} {
@@ -120,7 +132,7 @@ func TestConversation(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot",
+		"status", "begin 1.2.0 100", "data 60", "data 262144", "data 0", "data 4097", "finish", "reboot", "reboot soft",
 		"drain an update", "undrain", "warn [pts/0 tty1] restart\nsoon", "allow 1.0.0", "rollback asked by a person",
 	}
 	if !reflect.DeepEqual(h.calls, want) {
@@ -224,7 +236,7 @@ func TestServerRefusesNonsense(t *testing.T) {
 		{"begin without begin", frame('C', `{"verb":"begin"}`), `"begin" is missing`},
 		{"begin where none belongs", frame('C', `{"verb":"finish","begin":{}}`), `has no "begin"`},
 		{"begin of another verb", frame('C', `{"verb":"reboot","begin":{"sha256":"`+sum+`","size":1,"version":"1"}}`), `verb "reboot" has no "begin"`},
-		{"soft reboot", frame('C', `{"verb":"reboot","soft":true}`), `unknown field "soft"`},
+		{"soft status", frame('C', `{"verb":"status","soft":true}`), `verb "status" has no "soft"`},
 		{"status of a version", frame('C', `{"verb":"status","version":"1"}`), `verb "status" has no "version"`},
 		{"reason to allow", frame('C', `{"verb":"allow","version":"1","reason":"x"}`), `verb "allow" has no "reason"`},
 		{"warning to drain", frame('C', `{"verb":"drain","reason":"x","warn":{"text":"x","ttys":["tty1"]}}`), `verb "drain" has no "warn"`},

@@ -22,6 +22,7 @@ import (
 	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/updater/install"
 	"github.com/semper-os/semper/updater/powercut"
+	"github.com/semper-os/semper/updater/wire"
 )
 
 // Start is the machines' time when they are made.
@@ -41,6 +42,9 @@ type Machine struct {
 	boots   int
 
 	Reboots int // how often the installer asked for one
+	// Next is where the soft-reboot leads that the installer asked for last.
+	Next [32]byte
+	Soft *wire.Soft // since the last Boot
 	// Tune, if not nil, changes the options of every Core.
 	Tune func(*install.Options)
 }
@@ -96,16 +100,17 @@ func (m *Machine) Clone() *Machine {
 // Core is semper-installd, freshly started.
 func (m *Machine) Core() *install.Core {
 	o := install.Options{
-		Machine: install.Machine{RootHash: m.Hash, Image: m.Running, BootID: m.BootID()},
+		Machine: install.Machine{RootHash: m.Hash, Image: m.Running, BootID: m.BootID(), Soft: m.Soft},
 		Storage: func() (install.Storage, error) {
 			return install.Storage{Disk: m.Disk, ESP: m.ESP, State: m.State}, nil
 		},
 		Trust: func() (install.Trust, error) {
 			return install.Trust{Payload: m.Keys.Trust(), Verity: []*x509.Certificate{m.Keys.VerityCert}}, nil
 		},
-		Reboot: func() error { m.Reboots++; return nil },
-		Now:    func() time.Time { return m.Now },
-		Log:    slog.New(slog.DiscardHandler),
+		Reboot:     func() error { m.Reboots++; return nil },
+		SoftReboot: func(rootHash [32]byte) error { m.Next = rootHash; return nil },
+		Now:        func() time.Time { return m.Now },
+		Log:        slog.New(slog.DiscardHandler),
 	}
 	if m.Tune != nil {
 		m.Tune(&o)
@@ -172,9 +177,37 @@ func (m *Machine) Boot(t testing.TB) Booted {
 		}
 	}
 	m.boots++
-	m.Hash = hash
+	m.Hash, m.Soft, m.Next = hash, nil, [32]byte{}
 	m.Running = payload.Image{ID: "semper", Version: slot.Version, Architecture: "amd64", Epoch: epoch}
 	return Booted{Version: slot.Version, Slot: slot.Name, Entry: e.Name()}
+}
+
+// SoftReboot does what semper-next-root does, and systemd after it: the boot loader does not hear of it. Booted.Entry is the running root's.
+func (m *Machine) SoftReboot(t testing.TB) Booted {
+	t.Helper()
+	name, kernel, err := m.entryOf(m.Next)
+	if err != nil {
+		t.Fatalf("soft-reboot: %v", err)
+	}
+	slot, hash, err := m.verify(kernel)
+	if err != nil {
+		t.Fatalf("soft-reboot: %s: %v", name, err)
+	}
+	epoch, err := epochOf(kernel)
+	if err != nil {
+		t.Fatalf("soft-reboot: %s: %v", name, err)
+	}
+	soft := wire.Soft{Version: m.Running.Version, Slot: "A"}
+	if slot.Name == layout.A {
+		soft.Slot = "B"
+	}
+	if m.Soft != nil {
+		soft = *m.Soft
+	}
+	soft.Count++
+	m.Hash, m.Soft, m.Next = hash, &soft, [32]byte{}
+	m.Running = payload.Image{ID: "semper", Version: slot.Version, Architecture: "amd64", Epoch: epoch}
+	return Booted{Version: slot.Version, Slot: slot.Name, Entry: name}
 }
 
 func rootHashOf(kernel []byte) (hash [32]byte, err error) {

@@ -132,7 +132,7 @@ func (k Keys) Make(t testing.TB, s Spec) Release {
 		r.Sig = s.Sig(r.Sig)
 	}
 	parts := ukitest.Parts("semper", s.Version, hex.EncodeToString(r.RootHash[:]))
-	parts.OSRelease = fmt.Appendf(parts.OSRelease, "SEMPER_EPOCH=%d\n", r.Image.Epoch)
+	parts.OSRelease = fmt.Appendf(parts.OSRelease, "SEMPER_EPOCH=%d\nSEMPER_SOFT_REBOOT=1\n", r.Image.Epoch)
 	if s.UKI != nil {
 		s.UKI(&parts)
 	}
