@@ -90,10 +90,7 @@ func OpenBucket(ctx context.Context, l Location, dir string, now time.Time) (*Bu
 func checkCredentialsFile() error {
 	path := os.Getenv("AWS_SHARED_CREDENTIALS_FILE")
 	if path == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return nil // a service without a home has no such file
-		}
+		home, _ := os.UserHomeDir() // a service without a home has no such file
 		path = filepath.Join(home, ".aws", "credentials")
 	}
 	info, err := os.Stat(path)

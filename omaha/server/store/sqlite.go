@@ -124,7 +124,7 @@ func (p *prepared) statement(ctx context.Context, query string) (*sql.Stmt, erro
 	if s := p.statements[query]; s != nil {
 		return s, nil
 	}
-	s, err := p.db.PrepareContext(ctx, query)
+	s, err := p.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // close does
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (p *prepared) close() error {
 }
 
 func (p *prepared) exec(ctx context.Context, query string, args ...any) (int64, error) {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // it is kept; close does
 	if err != nil {
 		return 0, err
 	}
@@ -159,7 +159,7 @@ func (p *prepared) exec(ctx context.Context, query string, args ...any) (int64, 
 }
 
 func (p *prepared) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // it is kept; close does
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (p *prepared) query(ctx context.Context, query string, args ...any) (*sql.R
 }
 
 func (p *prepared) row(ctx context.Context, query string, args ...any) scanner {
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // it is kept; close does
 	if err != nil {
 		return noRow{err}
 	}
@@ -178,7 +178,7 @@ func (p *prepared) many(ctx context.Context, query string, rows [][]any) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	s, err := p.statement(ctx, query)
+	s, err := p.statement(ctx, query) //nolint:sqlclosecheck // it is kept; close does
 	for i := 0; i < len(rows) && err == nil; i++ {
 		_, err = s.ExecContext(ctx, rows[i]...)
 	}
