@@ -15,55 +15,59 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/api/openapi"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
-// route is one of the REST interface, and who may use it.
-type route struct {
-	pattern string
-	need    fleet.Role
-	answer  func(http.ResponseWriter, *http.Request) error
-}
+// handler answers an operation of the REST interface.
+type handler func(http.ResponseWriter, *http.Request) error
 
-func (s *Server) routes() []route {
-	return []route{
-		{"GET /api/v1/applications", fleet.Viewer, s.applications},
-		{"GET /api/v1/channels", fleet.Viewer, s.channels},
-		{"PUT /api/v1/channels/{name}", fleet.Publisher, s.setChannel},
-		{"GET /api/v1/channels/{name}/freshness", fleet.Viewer, s.freshness},
-		{"PUT /api/v1/channels/{name}/freshness", fleet.Publisher, s.putFreshness},
-		{"GET /api/v1/releases", fleet.Viewer, s.releases},
-		{"GET /api/v1/releases/{version}", fleet.Viewer, s.release},
-		{"PUT /api/v1/releases/{version}", fleet.Publisher, s.newRelease},
-		{"GET /api/v1/machines", fleet.Viewer, s.machines},
-		{"GET /api/v1/machines/{id}", fleet.Viewer, s.machine},
-		{"GET /api/v1/machines/{id}/why", fleet.Viewer, s.why},
-		{"PUT /api/v1/machines/{id}/pin", fleet.Operator, s.pin},
-		{"DELETE /api/v1/machines/{id}/pin", fleet.Operator, s.unpin},
-		{"PUT /api/v1/machines/{id}/group", fleet.Operator, s.setMember},
-		{"GET /api/v1/groups", fleet.Viewer, s.groups},
-		{"GET /api/v1/groups/{name}", fleet.Viewer, s.group},
-		{"PUT /api/v1/groups/{name}", fleet.Operator, s.addGroup},
-		{"DELETE /api/v1/groups/{name}", fleet.Operator, s.deleteGroup},
-		{"GET /api/v1/rollouts", fleet.Viewer, s.rollouts},
-		{"POST /api/v1/rollouts", fleet.Operator, s.planRollout},
-		{"GET /api/v1/rollouts/{id}", fleet.Viewer, s.rollout},
-		{"POST /api/v1/rollouts/{id}/{verb}", fleet.Operator, s.steerRollout},
-		{"PUT /api/v1/releases/{version}/road", fleet.Operator, s.markRelease},
-		{"PUT /api/v1/releases/{version}/withdrawal", fleet.Operator, s.withdraw},
-		{"DELETE /api/v1/releases/{version}/withdrawal", fleet.Operator, s.restore},
-		{"GET /api/v1/audit", fleet.Viewer, s.audit},
-		{"GET /api/v1/blobs/{sha256}", fleet.Publisher, s.blob},
-		{"PUT /api/v1/blobs/{sha256}", fleet.Publisher, s.putBlob},
+// handlers has one for each of api.Operations, by its name.
+func (s *Server) handlers() map[string]handler {
+	return map[string]handler{
+		"Applications": s.applications,
+		"Channels":     s.channels,
+		"SetChannel":   s.setChannel,
+		"Freshness":    s.freshness,
+		"PutFreshness": s.putFreshness,
+		"Releases":     s.releases,
+		"Release":      s.release,
+		"PutRelease":   s.newRelease,
+		"Machines":     s.machines,
+		"Machine":      s.machine,
+		"Why":          s.why,
+		"PutPin":       s.pin,
+		"DeletePin":    s.unpin,
+		"PutMember":    s.setMember,
+		"Groups":       s.groups,
+		"Group":        s.group,
+		"PutGroup":     s.addGroup,
+		"DeleteGroup":  s.deleteGroup,
+		"Rollouts":     s.rollouts,
+		"PlanRollout":  s.planRollout,
+		"Rollout":      s.rollout,
+		"SteerRollout": s.steerRollout,
+		"MarkRelease":  s.markRelease,
+		"Withdraw":     s.withdraw,
+		"Restore":      s.restore,
+		"Audit":        s.audit,
+		"Blob":         s.blob,
+		"PutBlob":      s.putBlob,
 	}
 }
 
 func (s *Server) restRoutes(mux *http.ServeMux) {
-	for _, route := range s.routes() {
-		mux.HandleFunc(route.pattern, s.needs(route.need, route.answer))
+	handlers := s.handlers()
+	for _, o := range api.Operations {
+		mux.HandleFunc(o.Pattern, s.needs(o.Role, handlers[o.Name]))
 	}
+	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openapi.Document) // whoever left does not miss it
+	})
+	mux.HandleFunc("GET /api/v1/{$}", readerPage)
 	mux.HandleFunc("/api/v1/", s.needs(fleet.Viewer, func(http.ResponseWriter, *http.Request) error {
 		return httpError{http.StatusNotFound, fault.New(fault.Input, "there is no such route")}
 	}))
@@ -100,9 +104,9 @@ func (s *Server) answers(next func(http.ResponseWriter, *http.Request) error) ht
 		if status == http.StatusInternalServerError {
 			message = "the server failed; its log says why"
 		}
-		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Type", api.ProblemType)
 		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(api.Error{Message: message, Kind: fault.KindOf(err).String()})
+		_ = json.NewEncoder(w).Encode(api.Error{Type: "about:blank", Title: http.StatusText(status), Status: status, Message: message, Kind: fault.KindOf(err).String()})
 	}
 }
 

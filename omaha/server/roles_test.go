@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/fleet"
 )
 
@@ -45,24 +46,31 @@ func TestWhoMayUseWhat(t *testing.T) {
 		"v": f.newToken(fleet.Viewer), "o": f.newToken(fleet.Operator), "p": f.newToken(fleet.Publisher), "a": f.newToken(fleet.Admin),
 	}
 	seen := 0
-	for _, r := range f.s.routes() {
-		who, ok := mayUse[r.pattern]
+	handlers := f.s.handlers()
+	if len(handlers) != len(api.Operations) {
+		t.Errorf("%d handlers of %d operations", len(handlers), len(api.Operations))
+	}
+	for _, o := range api.Operations {
+		if handlers[o.Name] == nil {
+			t.Errorf("%s has no handler", o.Name)
+		}
+		who, ok := mayUse[o.Pattern]
 		if !ok {
-			t.Errorf("%s: who may use it is not in the table", r.pattern)
+			t.Errorf("%s: who may use it is not in the table", o.Pattern)
 			continue
 		}
 		seen++
-		method, path, _ := strings.Cut(r.pattern, " ")
+		method, path, _ := strings.Cut(o.Pattern, " ")
 		path = strings.NewReplacer("{name}", "nowhere", "{version}", "9.9.9", "{id}", "7", "{verb}", "start", "{sha256}", strings.Repeat("0", 64)).Replace(path)
 		for role, token := range tokens {
 			// An empty body is refused by whoever is let in, so that nothing changes.
 			status, _, body := f.do(method, path, "", "Authorization", "Bearer "+token)
 			if let := status != 403 && status != 401; let != strings.Contains(who, role) {
-				t.Errorf("%s as %s: status %d: %s", r.pattern, role, status, body)
+				t.Errorf("%s as %s: status %d: %s", o.Pattern, role, status, body)
 			}
 		}
 		if status, _, _ := f.do(method, path, ""); status != 401 {
-			t.Errorf("%s without a token: status %d", r.pattern, status)
+			t.Errorf("%s without a token: status %d", o.Pattern, status)
 		}
 	}
 	if seen != len(mayUse) {

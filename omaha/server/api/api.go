@@ -1,40 +1,13 @@
 // Package api holds the messages of the update server's REST interface, and a client for the part of it that publishing needs.
 //
-// Everything is under /api/v1 and needs "Authorization: Bearer TOKEN"; the role that a route needs is in brackets. The parameters app
-// (an application's id or name, "semper" when it is missing) and arch ("amd64" when it is missing) go into the query.
-//
-//	GET  /applications                      [viewer]     Applications
-//	GET  /channels?app=                     [viewer]     Channels
-//	PUT  /channels/NAME?app=&arch=          [publisher]  SetChannel → Channel
-//	GET  /channels/NAME/freshness?app=&arch= [viewer]    the channel's freshness statement in its envelope (package freshness); 404 when it has none
-//	PUT  /channels/NAME/freshness?app=&arch= [publisher] an envelope → Freshness; 409 when the one that is there is newer
-//	GET  /releases?app=                     [viewer]     Releases
-//	GET  /releases/VERSION?app=&arch=       [viewer]     ReleaseDetail
-//	PUT  /releases/VERSION?app=&arch=       [publisher]  NewRelease → Release; its payload must have been uploaded
-//	GET  /machines?app=&after=&limit=       [viewer]     Machines, by id; limit is at most MaxPage
-//	GET  /machines/ID?app=                  [viewer]     MachineDetail
-//	GET  /machines/ID/why?app=              [viewer]     Why
-//	PUT  /machines/ID/pin?app=              [operator]   Pin → Pin
-//	DELETE /machines/ID/pin?app=            [operator]
-//	PUT  /machines/ID/group?app=            [operator]   Member → Member
-//	GET  /groups?app=                       [viewer]     Groups
-//	GET  /groups/NAME?app=&after=&limit=    [viewer]     Members
-//	PUT  /groups/NAME?app=                  [operator]   → Group; one that is there stays
-//	DELETE /groups/NAME?app=                [operator]
-//	GET  /rollouts?app=                     [viewer]     Rollouts, the newest MaxPage
-//	POST /rollouts?app=                     [operator]   NewRollout → Rollout
-//	GET  /rollouts/N                        [viewer]     RolloutDetail
-//	POST /rollouts/N/VERB                   [operator]   Steer → Rollout; VERB is start, pause, resume or abort
-//	PUT  /releases/VERSION/road?app=&arch=  [operator]   Road → Release
-//	PUT, DELETE  /releases/VERSION/withdrawal?app=&arch=  [operator]   Steer → Release
-//	GET  /audit?limit=                      [viewer]     Audits, newest first
-//	GET  /blobs/SHA256                      [publisher]  Blob
-//	PUT  /blobs/SHA256?size=&offset=        [publisher]  the file's bytes from offset to its end → Blob
+// Everything is under /api/v1 and needs "Authorization: Bearer TOKEN". The parameters app (an application's id or name, "semper" when it is missing) and arch ("amd64" when
+// it is missing) go into the query.
+// Operations lists them all; what they take and answer is described in OpenAPI (package openapi), served at /api/v1/openapi.json, and for readers at /api/v1/.
 //
 // An upload that broke off is continued where Blob says. A release is visible as a whole once its PUT was answered, and never changes
 // after that; publishing the same bytes again is answered like the first time, other bytes under the same version with 409.
 //
-// Times are RFC 3339 in UTC, sizes bytes, hashes lower-case hex. An error is Error, with the HTTP status that fits.
+// Times are RFC 3339 in UTC, sizes bytes, hashes lower-case hex. An error is Error, with the HTTP status that fits and the content type ProblemType.
 package api
 
 import "time"
@@ -56,10 +29,16 @@ const (
 	DefaultArch = "amd64"
 )
 
-// Error is the body of every answer that is not a success.
+// ProblemType is the content type of Error.
+const ProblemType = "application/problem+json"
+
+// Error is the body of every answer that is not a success: a problem as in RFC 9457.
 type Error struct {
-	Message string `json:"error"`
-	Kind    string `json:"kind"` // of package fault
+	Type    string `json:"type"`   // about:blank: the status says which kind of problem it is
+	Title   string `json:"title"`  // the status in words
+	Status  int    `json:"status"` // that of HTTP
+	Message string `json:"detail"` // what is wrong, where, and what to do
+	Kind    string `json:"kind"`   // usage, input, network, verification, io or internal
 }
 
 // Application is what machines run.

@@ -1,0 +1,64 @@
+package api
+
+import "github.com/semper-os/semper/omaha/server/fleet"
+
+// Operation is a route of the REST interface: what the server serves, what its OpenAPI document says, and what a client calls.
+type Operation struct {
+	Name    string // of the call, in a client
+	Pattern string // method and path, as net/http has them
+	Role    fleet.Role
+	Summary string
+	Query   []Parameter
+	Body    any    // a value of its type; nil: there is none
+	Answer  any    // likewise
+	Raw     string // the media type of what is no JSON: the body of a PUT, the answer of a GET
+}
+
+// Parameter is one of an operation's query. All can be left out.
+type Parameter struct{ Name, Meaning string }
+
+// The parameters that many operations have.
+var (
+	ofApp   = Parameter{"app", "an application's id or name; " + DefaultApp + " when it is missing"}
+	ofArch  = Parameter{"arch", "an architecture; " + DefaultArch + " when it is missing"}
+	ofAfter = Parameter{"after", "the next of the page before"}
+	ofLimit = Parameter{"limit", "entries of a page, 1 to 1000"}
+)
+
+// Operations lists the whole interface.
+var Operations = []Operation{
+	{"Applications", "GET /api/v1/applications", fleet.Viewer, "list the applications", nil, nil, Applications{}, ""},
+	{"Channels", "GET /api/v1/channels", fleet.Viewer, "list an application's channels", []Parameter{ofApp}, nil, Channels{}, ""},
+	{"SetChannel", "PUT /api/v1/channels/{name}", fleet.Publisher, "make a published release the current one of a channel", []Parameter{ofApp, ofArch}, SetChannel{}, Channel{}, ""},
+	{"Freshness", "GET /api/v1/channels/{name}/freshness", fleet.Viewer, "a channel's freshness statement, in its envelope", []Parameter{ofApp, ofArch}, nil, nil, "application/json"},
+	{"PutFreshness", "PUT /api/v1/channels/{name}/freshness", fleet.Publisher, "replace a channel's freshness statement by a newer one", []Parameter{ofApp, ofArch}, nil, Freshness{}, "application/json"},
+	{"Releases", "GET /api/v1/releases", fleet.Viewer, "list an application's releases", []Parameter{ofApp}, nil, Releases{}, ""},
+	{"Release", "GET /api/v1/releases/{version}", fleet.Viewer, "a release with its manifest", []Parameter{ofApp, ofArch}, nil, ReleaseDetail{}, ""},
+	{"PutRelease", "PUT /api/v1/releases/{version}", fleet.Publisher, "publish a release whose payload was uploaded, or is somewhere else", []Parameter{ofApp, ofArch}, NewRelease{}, Release{}, ""},
+	{"Machines", "GET /api/v1/machines", fleet.Viewer, "list machines, by id", []Parameter{ofApp, ofAfter, ofLimit, {"retired", "1: those that do not count any more"}}, nil, Machines{}, ""},
+	{"Machine", "GET /api/v1/machines/{id}", fleet.Viewer, "a machine with its history", []Parameter{ofApp}, nil, MachineDetail{}, ""},
+	{"Why", "GET /api/v1/machines/{id}/why", fleet.Viewer, "why a machine gets an update or does not", []Parameter{ofApp}, nil, Why{}, ""},
+	{"PutPin", "PUT /api/v1/machines/{id}/pin", fleet.Operator, "keep a machine to a version, or where it is", []Parameter{ofApp}, Pin{}, Pin{}, ""},
+	{"DeletePin", "DELETE /api/v1/machines/{id}/pin", fleet.Operator, "let a machine have its channel's release again", []Parameter{ofApp}, nil, Nothing{}, ""},
+	{"PutMember", "PUT /api/v1/machines/{id}/group", fleet.Operator, "put a machine into a group, out of the one it was in", []Parameter{ofApp}, Member{}, Member{}, ""},
+	{"Groups", "GET /api/v1/groups", fleet.Viewer, "list an application's groups", []Parameter{ofApp}, nil, Groups{}, ""},
+	{"Group", "GET /api/v1/groups/{name}", fleet.Viewer, "a group with its machines", []Parameter{ofApp, ofAfter, ofLimit}, nil, Members{}, ""},
+	{"PutGroup", "PUT /api/v1/groups/{name}", fleet.Operator, "make a group; one that is there stays as it is", []Parameter{ofApp}, nil, Group{}, ""},
+	{"DeleteGroup", "DELETE /api/v1/groups/{name}", fleet.Operator, "forget a group; its machines are in none then", []Parameter{ofApp}, nil, Nothing{}, ""},
+	{"Rollouts", "GET /api/v1/rollouts", fleet.Viewer, "list rollouts, newest first", []Parameter{ofApp}, nil, Rollouts{}, ""},
+	{"PlanRollout", "POST /api/v1/rollouts", fleet.Operator, "plan a rollout, and start it where that is asked for", []Parameter{ofApp}, NewRollout{}, Rollout{}, ""},
+	{"Rollout", "GET /api/v1/rollouts/{id}", fleet.Viewer, "a rollout with its failures and the curve of its plan", nil, nil, RolloutDetail{}, ""},
+	{"SteerRollout", "POST /api/v1/rollouts/{id}/{verb}", fleet.Operator, "start, pause, resume or abort a rollout", nil, Steer{}, Rollout{}, ""},
+	{"MarkRelease", "PUT /api/v1/releases/{version}/road", fleet.Operator, "say what a release is on the way to newer ones", []Parameter{ofApp, ofArch}, Road{}, Release{}, ""},
+	{"Withdraw", "PUT /api/v1/releases/{version}/withdrawal", fleet.Operator, "offer a release to nobody any more", []Parameter{ofApp, ofArch}, Steer{}, Release{}, ""},
+	{"Restore", "DELETE /api/v1/releases/{version}/withdrawal", fleet.Operator, "offer a release that was withdrawn again", []Parameter{ofApp, ofArch}, Steer{}, Release{}, ""},
+	{"Audit", "GET /api/v1/audit", fleet.Viewer, "list what was changed, newest first", []Parameter{ofLimit}, nil, Audits{}, ""},
+	{"Blob", "GET /api/v1/blobs/{sha256}", fleet.Publisher, "how much of a file has arrived", nil, nil, Blob{}, ""},
+	{
+		"PutBlob", "PUT /api/v1/blobs/{sha256}", fleet.Publisher, "upload a file, or the rest of one",
+		[]Parameter{{"size", "the file's bytes"}, {"offset", "where the body begins: what has arrived so far"}}, nil, Blob{}, "application/octet-stream",
+	},
+}
+
+// Nothing is the answer to what leaves nothing to tell.
+type Nothing struct{}
