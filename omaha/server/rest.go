@@ -250,7 +250,8 @@ func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	release := fleet.Release{App: app.ID, Arch: query(r, "arch", api.DefaultArch), Version: r.PathValue("version"), Published: s.cfg.Now().UTC()}
-	if err := s.prepareRelease(r.Context(), &app, &release, &n); err != nil {
+	// A whole payload is read, which may outlast the server's time limit for reading a request.
+	if err := s.prepareRelease(context.WithoutCancel(r.Context()), &app, &release, &n); err != nil {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context())
@@ -416,19 +417,19 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := api.Blob{SHA256: sum.String()}
 	known, err := s.store.Read().Blob(r.Context(), sum)
-	switch {
-	case err == nil:
-		out.Offset, out.Complete = known.Size, true
-	case !errors.Is(err, store.ErrNotFound):
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
+	}
+	size, whole, sizeErr := s.payloads.Size(r.Context(), sum)
+	switch {
+	case sizeErr != nil:
+		return sizeErr
+	case err == nil && whole && size == known.Size:
+		out.Offset, out.Complete = size, true
+	case !whole: // also of a file that was lost: it is uploaded again
+		out.Offset = size
 	default:
-		size, onDisk, err := s.payloads.Size(r.Context(), sum)
-		if err != nil {
-			return err
-		}
-		if !onDisk { // else the server ended before the database knew of the file: the next upload notes it, without reading a byte
-			out.Offset = size
-		}
+		// The server ended before the database, or the bucket, knew of the file: the next upload brings it there, without reading a byte.
 	}
 	return reply(w, out)
 }
@@ -449,7 +450,8 @@ func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength != size-offset {
 		return httpError{http.StatusLengthRequired, fault.New(fault.Input, "the body must have the %d bytes from the offset to the end, and say so", size-offset)}
 	}
-	sum1, err := s.payloads.Append(r.Context(), sum, size, offset, stallReader{r.Body, http.NewResponseController(w)})
+	// Not the request's own context: that ends when no byte was read for a while, also after the last one. The body's reader has a limit of its own.
+	sum1, err := s.payloads.Append(context.WithoutCancel(r.Context()), sum, size, offset, stallReader{r.Body, http.NewResponseController(w)})
 	if err != nil {
 		return fmt.Errorf("upload of %s: %w", sum, err)
 	}

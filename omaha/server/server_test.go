@@ -562,6 +562,14 @@ func payloads(t *testing.T, cfg Config, path func(s *Server, sum string) string)
 	if status, _, _ := f.do("GET", route, ""); status != 503 || !strings.Contains(f.log.String(), "has 100 bytes instead of") {
 		t.Errorf("a truncated file: status %d, log %s", status, f.log)
 	}
+	// One that was lost can be uploaded again.
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	f.publish("semper", "1.1.0", "stable")
+	if status, _, body := f.do("GET", route, ""); status != 200 || body != string(data) {
+		t.Errorf("uploaded again: status %d, %d bytes", status, len(body))
+	}
 }
 
 func TestFirstStart(t *testing.T) {

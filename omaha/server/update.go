@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -172,7 +173,10 @@ func (s *Server) payload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, f fleet.File) error {
-	file, err := s.payloads.File(r.Context(), f.SHA256, f.Size)
+	// Not the request's own context: that ends with the server's time limit for reading a request, which an answer may outlast.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer cancel()
+	file, err := s.payloads.File(ctx, f.SHA256, f.Size)
 	if err != nil {
 		return err
 	}

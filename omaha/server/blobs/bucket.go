@@ -22,6 +22,8 @@ const (
 	partSize     = 16 << 20         // of an upload to a bucket, which keeps one part in memory; S3 wants 5 MiB to 5 GiB and at most 10,000 parts
 	callTimeout  = 30 * time.Second // of a call that moves no file
 	headerWait   = 30 * time.Second // for the first byte of an answer
+	sendTimeout  = 2 * time.Hour    // of a file on its way to the bucket
+	readStall    = 60 * time.Second // of one read of a file
 	objectSuffix = "/full.crau"     // so that machines, or a CDN, can be pointed at the bucket
 )
 
@@ -195,6 +197,8 @@ func (b *Bucket) send(ctx context.Context, s Sum, size int64) error {
 		return err
 	}
 	defer f.Close()
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
 	_, err = b.core.Client.PutObject(ctx, b.name, b.key(s), f, size, minio.PutObjectOptions{
 		ContentType:    "application/octet-stream",
 		CacheControl:   "public, max-age=31536000, immutable",
@@ -229,9 +233,10 @@ type object struct {
 	key  string
 	size int64
 
-	at    int64         // where the next byte comes from
-	body  io.ReadCloser // from there on; nil: not asked yet
-	fails int           // in a row
+	at     int64         // where the next byte comes from
+	body   io.ReadCloser // from there on; nil: not asked yet
+	cancel func()        // ends the body's connection
+	fails  int           // in a row
 }
 
 // maxFails is how often a file is asked for again without a byte of it.
@@ -247,7 +252,9 @@ func (o *object) Read(p []byte) (int, error) {
 				return 0, err
 			}
 		}
+		stalled := time.AfterFunc(readStall, o.cancel)
 		n, err := o.body.Read(p[:min(int64(len(p)), o.size-o.at)])
+		stalled.Stop()
 		o.at += int64(n)
 		if n > 0 {
 			o.fails = 0
@@ -256,8 +263,7 @@ func (o *object) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		_ = o.body.Close()
-		o.body = nil
+		_ = o.Close()
 		if o.fails++; o.fails > maxFails || o.ctx.Err() != nil {
 			return 0, o.b.failed(fmt.Sprintf("read %s at %d", o.key, o.at), errors.Join(err, o.ctx.Err()))
 		}
@@ -272,11 +278,13 @@ func (o *object) open() error {
 			return fault.Wrap(fault.IO, err)
 		}
 	}
-	body, _, _, err := o.b.core.GetObject(o.ctx, o.b.name, o.key, opts)
+	ctx, cancel := context.WithCancel(o.ctx)
+	body, _, _, err := o.b.core.GetObject(ctx, o.b.name, o.key, opts)
 	if err != nil {
+		cancel()
 		return o.b.failed("read "+o.key, err)
 	}
-	o.body = body
+	o.body, o.cancel = body, cancel
 	return nil
 }
 
@@ -302,6 +310,7 @@ func (o *object) Close() error {
 		return nil
 	}
 	err := o.body.Close()
+	o.cancel()
 	o.body = nil
 	return fault.Wrap(fault.IO, err)
 }
