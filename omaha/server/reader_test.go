@@ -32,7 +32,7 @@ func TestDescriptionIsServed(t *testing.T) {
 		t.Errorf("the page: status %d, %v", status, header)
 	}
 	var ids []string
-	for _, m := range regexp.MustCompile(` id="(\w+)"`).FindAllStringSubmatch(body, -1) {
+	for _, m := range regexp.MustCompile(` id="([\w-]+)"`).FindAllStringSubmatch(body, -1) {
 		if slices.Contains(ids, m[1]) {
 			t.Errorf("the page has two places of the name %s", m[1])
 		}
