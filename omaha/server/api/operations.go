@@ -23,6 +23,9 @@ var (
 	ofArch  = Parameter{"arch", "an architecture; " + DefaultArch + " when it is missing"}
 	ofAfter = Parameter{"after", "the next of the page before"}
 	ofLimit = Parameter{"limit", "entries of a page, 1 to 1000"}
+
+	ofSize   = Parameter{"size", "the file's bytes"}
+	ofOffset = Parameter{"offset", "where the body begins: what has arrived so far"}
 )
 
 // Operations lists the whole interface.
@@ -54,10 +57,7 @@ var Operations = []Operation{
 	{"Restore", "DELETE /api/v1/releases/{version}/withdrawal", fleet.Operator, "offer a release that was withdrawn again", []Parameter{ofApp, ofArch}, Steer{}, Release{}, ""},
 	{"Audit", "GET /api/v1/audit", fleet.Viewer, "list what was changed, newest first", []Parameter{ofLimit}, nil, Audits{}, ""},
 	{"Blob", "GET /api/v1/blobs/{sha256}", fleet.Publisher, "how much of a file has arrived", nil, nil, Blob{}, ""},
-	{
-		"PutBlob", "PUT /api/v1/blobs/{sha256}", fleet.Publisher, "upload a file, or the rest of one",
-		[]Parameter{{"size", "the file's bytes"}, {"offset", "where the body begins: what has arrived so far"}}, nil, Blob{}, "application/octet-stream",
-	},
+	{"PutBlob", "PUT /api/v1/blobs/{sha256}", fleet.Publisher, "upload a file, or the rest of one", []Parameter{ofSize, ofOffset}, nil, Blob{}, "application/octet-stream"},
 }
 
 // Nothing is the answer to what leaves nothing to tell.
