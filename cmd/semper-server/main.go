@@ -58,7 +58,7 @@ func newRootCommand() *cobra.Command {
 // report prints err for people on stderr or, with --json, as {"error": …, "kind": …} on stdout.
 func report(root *cobra.Command, err error) {
 	if asJSON(root) {
-		_ = json.NewEncoder(os.Stdout).Encode(api.Error{Message: err.Error(), Kind: fault.KindOf(err).String()})
+		_ = json.NewEncoder(os.Stdout).Encode(map[string]string{"error": err.Error(), "kind": fault.KindOf(err).String()})
 		return
 	}
 	fmt.Fprintln(os.Stderr, "semper-server:", err)
