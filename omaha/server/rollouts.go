@@ -147,22 +147,6 @@ func (s *Server) steerRollout(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, s.describe(&ro))
 }
 
-func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
-	limit, err := limitOf(r)
-	if err != nil {
-		return err
-	}
-	log, err := s.store.Read().Audits(r.Context(), limit)
-	if err != nil {
-		return err
-	}
-	out := api.Audits{Entries: []api.Audit{}}
-	for _, a := range log {
-		out.Entries = append(out.Entries, api.Audit(a))
-	}
-	return reply(w, out)
-}
-
 // limitOf is how many entries a request wants at most.
 func limitOf(r *http.Request) (int, error) {
 	limit, err := strconv.Atoi(query(r, "limit", strconv.Itoa(api.MaxPage)))

@@ -98,14 +98,18 @@ type Road struct {
 
 // Audit is something that a person, a program in a person's name, or a rollout changed.
 type Audit struct {
+	ID      int64     `json:"id"`
 	At      time.Time `json:"at"`
 	Who     string    `json:"who"`
 	What    string    `json:"what"`
 	Subject string    `json:"subject"`
 	Detail  string    `json:"detail"`
+	Before  string    `json:"before,omitempty"` // what it was, where that can be said in a line
+	After   string    `json:"after,omitempty"`  // what it became
 }
 
-// Audits lists entries of the audit log.
+// Audits is a page of the audit log, newest first. Next is the before of the next page, missing where there is none; a page with few entries, or none, need not be the last.
 type Audits struct {
 	Entries []Audit `json:"entries"`
+	Next    int64   `json:"next,omitempty"`
 }
