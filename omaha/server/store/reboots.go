@@ -50,6 +50,12 @@ func (tx Tx) RebootClaims(ctx context.Context, group string) ([]fleet.RebootClai
 	}, "SELECT grp, id, holds, since, seen FROM reboot_claims WHERE grp = ? ORDER BY holds DESC, since, id", group)
 }
 
+// RebootClaimsDigest is a number that is another one, but for a freak chance, once a slot was given, given back or asked for.
+func (tx Tx) RebootClaimsDigest(ctx context.Context) (n int64, err error) {
+	row := tx.q.row(ctx, "SELECT count(*) * 1000003 + coalesce(sum(since % 1000003 * (1 + holds)), 0) FROM reboot_claims")
+	return n, failed("look at reboot claims", row.Scan(&n))
+}
+
 // CountRebootClaims counts the claims of all groups.
 func (tx Tx) CountRebootClaims(ctx context.Context) (n int, err error) {
 	return n, failed("count reboot claims", tx.q.row(ctx, "SELECT count(*) FROM reboot_claims").Scan(&n))

@@ -43,4 +43,3 @@ func (tx Tx) PutRequest(ctx context.Context, r *Request) error {
 	}
 	return failed("keep a request", err)
 }
-

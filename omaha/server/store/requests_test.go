@@ -21,7 +21,9 @@ func TestRequests(t *testing.T) {
 		if got, err := s.Read().Request(ctx, r.Key); err != nil || fmt.Sprint(got) != fmt.Sprint(r) {
 			t.Errorf("request %+v (%v)", got, err)
 		}
-		write(t, s, func(tx Tx) error { return tx.PutRequest(ctx, &Request{Key: [32]byte{3}, At: now.Add(KeepRequests + time.Second)}) })
+		write(t, s, func(tx Tx) error {
+			return tx.PutRequest(ctx, &Request{Key: [32]byte{3}, At: now.Add(KeepRequests + time.Second)})
+		})
 		if _, err := s.Read().Request(ctx, r.Key); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an old request: %v", err)
 		}

@@ -102,6 +102,15 @@ func (tx Tx) Deliveries(ctx context.Context, webhook string, limit int) ([]Deliv
 	return list(ctx, tx.q, "list deliveries", scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries WHERE webhook = ? ORDER BY id DESC LIMIT ?", webhook, limit)
 }
 
+// LastDelivery is the newest delivery of a webhook that was tried; nil: none was.
+func (tx Tx) LastDelivery(ctx context.Context, webhook string) (*Delivery, error) {
+	last, err := list(ctx, tx.q, "last delivery", scanDelivery, "SELECT "+deliveryColumns+" FROM deliveries WHERE webhook = ? AND attempts > 0 ORDER BY id DESC LIMIT 1", webhook)
+	if err != nil || len(last) == 0 {
+		return nil, err
+	}
+	return &last[0], nil
+}
+
 // WaitingDeliveries counts what was not brought to a webhook yet.
 func (tx Tx) WaitingDeliveries(ctx context.Context, webhook string) (n int64, err error) {
 	return n, failed("count deliveries", tx.q.row(ctx, "SELECT count(*) FROM deliveries WHERE webhook = ? AND done = 0", webhook).Scan(&n))
