@@ -18,7 +18,6 @@ import (
 
 const (
 	packagesFile = "packages.lock"
-	imageGroup   = "image" // of the packages that are in the image, and not only shape it
 )
 
 // checkPackages refuses a list that is not the manifest's.
@@ -50,7 +49,7 @@ func imagePackages(ctx context.Context, tx store.Tx, release *fleet.Release) (*p
 	if err != nil {
 		return nil, err
 	}
-	l.Packages = slices.DeleteFunc(l.Packages, func(p packagelock.Package) bool { return !slices.Contains(p.Groups, imageGroup) })
+	l.Packages = slices.DeleteFunc(l.Packages, func(p packagelock.Package) bool { return len(p.Groups) == 1 && p.Groups[0] == packagelock.Tools })
 	return l, nil
 }
 
