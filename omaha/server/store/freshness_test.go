@@ -78,7 +78,7 @@ INSERT INTO events (app, machine, at, type, result, code, version, previous_vers
 INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason) VALUES ('{app}', 'm1', 1767323045006, 14, 1, 0, '1.0.0', '', '', '');
 `
 
-func fromSchema(t *testing.T, all []string, version int) {
+func fromSchema(t *testing.T, all []migration, version int) {
 	dir := t.TempDir()
 	migrations = all[:version]
 	path := filepath.Join(dir, fileName)
@@ -94,13 +94,24 @@ func fromSchema(t *testing.T, all []string, version int) {
 		t.Fatal(err)
 	}
 	sum := strings.Repeat("ab", 32)
+	events := 0
 	for row := range strings.SplitSeq(strings.TrimSpace(oldRows), ";\n") {
+		if strings.Contains(row, "INTO events ") && version >= 7 {
+			events++
+			row = strings.Replace(strings.Replace(row, "machine, at,", "machine, seq, at,", 1), "', 1767323045006,", fmt.Sprintf("', %d, 1767323045006,", events), 1)
+		}
 		if strings.Contains(row, "INTO files ") && version >= 6 {
 			row = strings.ReplaceAll(strings.ReplaceAll(row, "sha256)", "sha256, sha1, size)"), "?1)", "?1, ?2, 7)")
 		}
 		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
 		if _, err := db.ExecContext(t.Context(), row); err != nil {
 			t.Fatalf("%v in %s", err, row)
+		}
+	}
+	if version >= 7 { // which counts
+		if _, err := db.ExecContext(t.Context(), `UPDATE machines SET events = (SELECT count(*) FROM events WHERE events.machine = machines.id);
+			INSERT INTO machine_counts SELECT app, channel, arch, version, state, count(*) FROM machines GROUP BY app, channel, arch, version, state`); err != nil {
+			t.Fatal(err)
 		}
 	}
 	db.Close()

@@ -34,6 +34,9 @@ var tables = []struct {
 	{"pins", false},
 	{"rollouts", true},
 	{"rollout_steps", false},
+	{"people", false},
+	{"sessions", false},
+	{"links", false},
 }
 
 const transferTimeout = 2 * time.Hour

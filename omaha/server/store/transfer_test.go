@@ -77,6 +77,10 @@ func fillAll(t *testing.T, name string) *Store {
 			tx.AddGroup(ctx, app, "g", now),
 			tx.SetMember(ctx, app, m.ID, "g"),
 			tx.PutPin(ctx, &fleet.Pin{App: app, Machine: m.ID, At: now}),
+			tx.PutPerson(ctx, &fleet.Person{ID: "oidc:x", Name: "Ada", Via: fleet.ViaOIDC, Groups: []string{"g"}, Created: now}),
+			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{1}, Person: "oidc:x", Created: now, Seen: now}),
+			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{2}, Token: "t", Created: now, Seen: now}),
+			tx.AddLink(ctx, &fleet.Link{SHA256: [32]byte{3}, Person: "oidc:x", Created: now, Expires: now}),
 			tx.PutRolloutSteps(ctx, []MachineStep{{ro.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Granted, Canary: true, Since: now}}}),
 		)
 	})
@@ -201,7 +205,7 @@ func TestPostgresRefuses(t *testing.T) {
 		name, change, want string
 		kind               fault.Kind
 	}{
-		{"newer schema", "UPDATE semper_schema SET version = 8", "its schema has version 8 and this semper-server only knows versions up to 7", fault.Input},
+		{"newer schema", "UPDATE semper_schema SET version = 99", "its schema has version 99 and this semper-server only knows versions up to ", fault.Input},
 		{"another program", "DROP TABLE semper_schema", "another program's tables", fault.Input},
 		{"broken", "DELETE FROM semper_schema", "no rows", fault.IO},
 	} {
