@@ -87,7 +87,6 @@ func (s *Session) Over(now time.Time) bool {
 type Link struct {
 	SHA256  [32]byte // of the secret
 	Person  string
-	Role    Role // that the person has then; empty: as it is
 	Created time.Time
 	Expires time.Time
 }

@@ -61,7 +61,7 @@ func TestPeopleAndSessions(t *testing.T) {
 		}
 
 		// Who is removed has no session, and no link.
-		link := fleet.Link{SHA256: [32]byte{7}, Person: bob.ID, Role: fleet.Viewer, Created: now, Expires: later}
+		link := fleet.Link{SHA256: [32]byte{7}, Person: bob.ID, Created: now, Expires: later}
 		write(t, s, func(tx Tx) error {
 			return errors.Join(tx.AddLink(ctx, &link), tx.DeletePerson(ctx, ada.ID), tx.DeleteToken(ctx, "t1"))
 		})

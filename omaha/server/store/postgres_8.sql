@@ -24,7 +24,6 @@ CREATE INDEX sessions_by_token ON sessions (token) WHERE token IS NOT NULL;
 CREATE TABLE links (
 	sha256     TEXT COLLATE "C" NOT NULL PRIMARY KEY,
 	person     TEXT COLLATE "C" NOT NULL REFERENCES people (id) ON DELETE CASCADE,
-	role       TEXT COLLATE "C" NOT NULL CHECK (role IN ('', 'viewer', 'operator', 'publisher', 'admin')),
 	created_at BIGINT NOT NULL,
 	expires_at BIGINT NOT NULL
 );

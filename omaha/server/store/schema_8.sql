@@ -24,7 +24,6 @@ CREATE INDEX sessions_by_token ON sessions (token) WHERE token IS NOT NULL;
 CREATE TABLE links (
 	sha256     TEXT NOT NULL PRIMARY KEY,
 	person     TEXT NOT NULL REFERENCES people (id) ON DELETE CASCADE,
-	role       TEXT NOT NULL CHECK (role IN ('', 'viewer', 'operator', 'publisher', 'admin')),
 	created_at INTEGER NOT NULL,
 	expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -68,8 +68,8 @@ func (tx Tx) ForgetSessions(ctx context.Context, now time.Time) error {
 
 // AddLink keeps a link.
 func (tx Tx) AddLink(ctx context.Context, l *fleet.Link) error {
-	_, err := tx.q.exec(ctx, "INSERT INTO links (sha256, person, role, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-		hex.EncodeToString(l.SHA256[:]), l.Person, string(l.Role), millis(l.Created), millis(l.Expires))
+	_, err := tx.q.exec(ctx, "INSERT INTO links (sha256, person, created_at, expires_at) VALUES (?, ?, ?, ?)",
+		hex.EncodeToString(l.SHA256[:]), l.Person, millis(l.Created), millis(l.Expires))
 	return failed("keep a link", err)
 }
 
@@ -78,7 +78,7 @@ func (tx Tx) TakeLink(ctx context.Context, sum [32]byte) (fleet.Link, error) {
 	l := fleet.Link{SHA256: sum}
 	var created, expires int64
 	hash := hex.EncodeToString(sum[:])
-	if err := tx.q.row(ctx, "SELECT person, role, created_at, expires_at FROM links WHERE sha256 = ?", hash).Scan(&l.Person, &l.Role, &created, &expires); err != nil {
+	if err := tx.q.row(ctx, "SELECT person, created_at, expires_at FROM links WHERE sha256 = ?", hash).Scan(&l.Person, &created, &expires); err != nil {
 		return l, failed("link", err)
 	}
 	l.Created, l.Expires = fromMillis(created), fromMillis(expires)
