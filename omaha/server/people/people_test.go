@@ -178,7 +178,8 @@ func TestTitle(t *testing.T) {
 		claims claims
 		want   string
 	}{
-		{claims{Email: "ada@example.org", Username: "ada"}, "ada@example.org"},
+		{claims{Email: "ada@example.org", Username: "ada"}, "ada"},
+		{claims{Email: "ada@example.org", Verified: []byte(`"true"`)}, "ada@example.org"},
 		{claims{Email: "ada@example.org", Verified: []byte("true"), Username: "ada"}, "ada@example.org"},
 		{claims{Email: "root@example.org", Verified: []byte("false"), Username: "mallory"}, "mallory"},
 		{claims{Email: "root@example.org", Verified: []byte(`"false"`), Name: "Mallory\u202e\x1b[2J"}, "Mallory[2J"},

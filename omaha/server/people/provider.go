@@ -288,9 +288,9 @@ func (p *Provider) identity(ctx context.Context, e *endpoints, id *oidc.IDToken,
 
 // title is what a person is called.
 func (c *claims) title() string {
-	email := c.Email
-	if v := string(c.Verified); v == "false" || v == `"false"` { // anybody could have written it
-		email = ""
+	email := ""
+	if v := string(c.Verified); v == "true" || v == `"true"` { // else anybody could have written it
+		email = c.Email
 	}
 	for _, name := range []string{email, c.Username, c.Name} {
 		if name = clean(name); name != "" {

@@ -39,7 +39,6 @@ type Faults struct {
 	Nonce       string        // of every ID token
 	Lifetime    time.Duration // of ID tokens; an hour when 0
 	Issuer      string        // that tokens claim to come from
-	Audience    string        // whom they are for
 	OtherKey    bool          // they are signed by a key that the provider does not publish
 	InUserinfo  bool          // ID tokens say nothing of the person; the userinfo endpoint does
 	LongAnswers bool          // of the token endpoint
@@ -130,6 +129,13 @@ func (p *Provider) Misbehave(f Faults) {
 	p.storage.mu.Lock()
 	defer p.storage.mu.Unlock()
 	p.storage.faults = f
+}
+
+// SetRedirects changes where the client may have browsers come back to.
+func (p *Provider) SetRedirects(redirects ...string) {
+	p.storage.mu.Lock()
+	defer p.storage.mu.Unlock()
+	p.storage.redirects = redirects
 }
 
 // SetGroups changes a user's groups.

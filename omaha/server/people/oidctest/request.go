@@ -23,9 +23,7 @@ func (r *request) GetACR() string         { return "" }
 func (r *request) GetAMR() []string       { return []string{"pwd"} }
 func (r *request) GetAuthTime() time.Time { return r.at }
 func (r *request) GetClientID() string    { return r.asked.ClientID }
-func (r *request) GetAudience() []string {
-	return []string{cmp.Or(r.s.faultsNow().Audience, r.asked.ClientID)}
-}
+func (r *request) GetAudience() []string  { return []string{r.asked.ClientID} }
 
 func (r *request) GetCodeChallenge() *oidc.CodeChallenge {
 	if r.asked.CodeChallenge == "" {
@@ -46,7 +44,6 @@ func (r *request) Done() bool                         { return r.done }
 type client struct{ s *storage }
 
 func (c client) GetID() string                       { return ClientID }
-func (c client) RedirectURIs() []string              { return c.s.redirects }
 func (c client) PostLogoutRedirectURIs() []string    { return nil }
 func (c client) ApplicationType() op.ApplicationType { return op.ApplicationTypeWeb }
 func (c client) AuthMethod() oidc.AuthMethod         { return oidc.AuthMethodBasic }
@@ -62,6 +59,12 @@ func (c client) IDTokenUserinfoClaimsAssertion() bool { return true }
 func (c client) ClockSkew() time.Duration             { return 0 }
 func (c client) IDTokenLifetime() time.Duration {
 	return cmp.Or(c.s.faultsNow().Lifetime, time.Hour)
+}
+
+func (c client) RedirectURIs() []string {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.redirects
 }
 
 func (c client) RestrictAdditionalIdTokenScopes() func([]string) []string {

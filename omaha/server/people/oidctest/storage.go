@@ -199,7 +199,7 @@ func (s *storage) SetUserinfoFromScopes(context.Context, *oidc.UserInfo, string,
 // SetUserinfoFromRequest is what ID tokens say of a person.
 func (s *storage) SetUserinfoFromRequest(_ context.Context, info *oidc.UserInfo, r op.IDTokenRequest, scopes []string) error {
 	if s.faultsNow().InUserinfo {
-		return nil
+		scopes = []string{oidc.ScopeOpenID}
 	}
 	return s.describe(info, r.GetSubject(), scopes)
 }
