@@ -1,4 +1,4 @@
--- schema_8.sql for PostgreSQL.
+-- schema_9.sql for PostgreSQL.
 CREATE TABLE people (
 	id         TEXT COLLATE "C" NOT NULL PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 300),
 	name       TEXT COLLATE "C" NOT NULL,
