@@ -94,24 +94,27 @@ func fromSchema(t *testing.T, all []migration, version int) {
 		t.Fatal(err)
 	}
 	sum := strings.Repeat("ab", 32)
-	events := 0
 	for row := range strings.SplitSeq(strings.TrimSpace(oldRows), ";\n") {
-		if strings.Contains(row, "INTO events ") && version >= 7 {
-			events++
-			row = strings.Replace(strings.Replace(row, "machine, at,", "machine, seq, at,", 1), "', 1767323045006,", fmt.Sprintf("', %d, 1767323045006,", events), 1)
-		}
 		if strings.Contains(row, "INTO files ") && version >= 6 {
 			row = strings.ReplaceAll(strings.ReplaceAll(row, "sha256)", "sha256, sha1, size)"), "?1)", "?1, ?2, 7)")
+		}
+		if strings.Contains(row, "INTO events ") && version >= 7 {
+			row = strings.NewReplacer("machine, at", "machine, seq, at", "'m1', 1767323045006, 13", "'m1', 1, 1767323045006, 13", "'m1', 1767323045006, 14", "'m1', 2, 1767323045006, 14",
+				"'m2', 1767323045006", "'m2', 1, 1767323045006").Replace(row)
 		}
 		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
 		if _, err := db.ExecContext(t.Context(), row); err != nil {
 			t.Fatalf("%v in %s", err, row)
 		}
 	}
-	if version >= 7 { // which counts
-		if _, err := db.ExecContext(t.Context(), `UPDATE machines SET events = (SELECT count(*) FROM events WHERE events.machine = machines.id);
-			INSERT INTO machine_counts SELECT app, channel, arch, version, state, count(*) FROM machines GROUP BY app, channel, arch, version, state`); err != nil {
-			t.Fatal(err)
+	if version >= 7 {
+		for _, row := range []string{
+			"UPDATE machines SET events = (SELECT count(*) FROM events WHERE events.app = machines.app AND events.machine = machines.id)",
+			"INSERT INTO machine_counts SELECT app, channel, arch, version, state, count(*) FROM machines GROUP BY app, channel, arch, version, state",
+		} {
+			if _, err := db.ExecContext(t.Context(), row); err != nil {
+				t.Fatalf("%v in %s", err, row)
+			}
 		}
 	}
 	db.Close()

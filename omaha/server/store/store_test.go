@@ -133,7 +133,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	})
 	for name, c := range map[string]struct{ change, want string }{
-		"newer schema":    {"PRAGMA user_version = 99", "its schema has version 99 and this semper-server only knows versions up to "},
+		"newer schema":    {fmt.Sprintf("PRAGMA user_version = %d", len(migrations)+1), fmt.Sprintf("its schema has version %d and this semper-server only knows versions up to %d", len(migrations)+1, len(migrations))},
 		"another program": {"PRAGMA application_id = 7", "another program's database"},
 	} {
 		t.Run(name, func(t *testing.T) {
