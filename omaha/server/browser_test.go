@@ -236,14 +236,14 @@ func (b *browser) oidc(user, next string) (int, http.Header, string) {
 // audited demands that the last entries of the audit log of these kinds are so.
 func (f *fixture) audited(kinds string, want ...string) {
 	f.Helper()
-	all, err := f.s.store.Read().Audits(f.Context(), 100)
+	all, _, err := f.s.store.Read().Audits(f.Context(), 0, "", 100)
 	if err != nil {
 		f.Fatal(err)
 	}
 	var got []string
 	for i := len(all) - 1; i >= 0; i-- {
 		if a := &all[i]; strings.Contains(kinds, a.What) {
-			got = append(got, a.Who+" "+a.What+" "+a.Subject+" "+a.Detail)
+			got = append(got, strings.TrimSpace(a.Who+" "+a.What+" "+a.Subject+" "+a.Detail)+strings.TrimSuffix(" ["+a.Before+"→"+a.After+"]", " [→]"))
 		}
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

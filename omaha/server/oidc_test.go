@@ -93,7 +93,7 @@ func TestSignInAtProvider(t *testing.T) {
 		"root@example.org (oidc) sign-in person oidc:3 admin",
 		"mallory (oidc) sign-in person oidc:4 viewer",
 		"eve@example.org (oidc) sign-in-refused person oidc:2 no role",
-		f.adminWho()+" person-role person oidc:2 eve@example.org viewer instead of by groups",
+		f.adminWho()+" person-role person oidc:2 eve@example.org [by groups→viewer]",
 		"eve@example.org (oidc) sign-in person oidc:2 viewer",
 		"ada@example.org (oidc) sign-in person oidc:1|ada/x viewer",
 		"ada@example.org (oidc) sign-in-refused person oidc:1|ada/x no role")

@@ -45,7 +45,7 @@ func NewLink(ctx context.Context, tx store.Tx, random io.Reader, name string, ro
 		return "", fault.New(fault.Usage, "nobody who comes by links is called %s: name the role of a new person", name)
 	case errors.Is(err, store.ErrNotFound):
 		p = fleet.Person{ID: "link:" + hex.EncodeToString(bits[:linkIDBytes]), Name: name, Via: fleet.ViaLink, Set: role, Created: now}
-		if err := putPerson(ctx, tx, &p, "person-new", who, string(role), now); err != nil {
+		if err := errors.Join(tx.PutPerson(ctx, &p), tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-new", Subject: "person " + p.ID, Detail: name, After: string(role)})); err != nil {
 			return "", err
 		}
 	case err != nil:
@@ -60,13 +60,6 @@ func NewLink(ctx context.Context, tx store.Tx, random io.Reader, name string, ro
 		return "", err
 	}
 	return cookieEncoding.EncodeToString(secret), tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "link-new", Subject: "person " + p.ID, Detail: name})
-}
-
-func putPerson(ctx context.Context, tx store.Tx, p *fleet.Person, what, who, detail string, now time.Time) error {
-	if err := tx.PutPerson(ctx, p); err != nil {
-		return err
-	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: what, Subject: "person " + p.ID, Detail: strings.TrimSpace(p.Name + " " + detail)})
 }
 
 // SetRole gives a person a role, which counts from the next request on; an empty one leaves it to the groups.
@@ -89,7 +82,8 @@ func SetRole(ctx context.Context, tx store.Tx, id string, role fleet.Role, who s
 	}
 	before := p.Set
 	p.Set = role
-	return p, putPerson(ctx, tx, &p, "person-role", who, name(role)+" instead of "+name(before), now)
+	return p, errors.Join(tx.PutPerson(ctx, &p),
+		tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-role", Subject: "person " + p.ID, Detail: p.Name, Before: name(before), After: name(role)}))
 }
 
 // RemovePerson forgets a person and ends all their sessions. Who may sign in at a provider comes back as new.
@@ -101,7 +95,7 @@ func RemovePerson(ctx context.Context, tx store.Tx, id, who string, now time.Tim
 	if err := tx.DeletePerson(ctx, id); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-remove", Subject: "person " + id, Detail: p.Name})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-remove", Subject: "person " + id, Detail: p.Name, Before: string(p.Set)})
 }
 
 // FirstLink makes a link for the first administrator, where there is nobody who could be one: no OpenID provider, no token with that role, no person. It is empty otherwise.

@@ -60,9 +60,6 @@ func TestCookieOverTLS(t *testing.T) {
 	b := f.byLink("Ada", "")
 	value := b.cookie("semper").Value
 	for cookie, want := range map[string]int{"semper=" + value: 401, "__Host-semper=" + value: 200, "__Host-semper=" + value + "; __Host-semper=x": 401} {
-		if status, _, _ := f.do("GET", "/api/v1/me", "", "Cookie", cookie, "Host", "updates.example.org"); status == want {
-			continue
-		}
 		if status, _, _ := f.browser().send("GET", "/api/v1/me", "", "Cookie", cookie, "Host", "updates.example.org"); status != want {
 			t.Errorf("%s: status %d, want %d", cookie, status, want)
 		}
@@ -309,10 +306,10 @@ func TestSessionsEnd(t *testing.T) {
 	f.audited("sign-in sign-out person-role person-remove token-revoke",
 		"Ada (link) sign-in person "+id+" operator",
 		"Ada (link) sign-in person "+id+" operator",
-		f.adminWho()+" person-role person "+id+" Ada viewer instead of operator",
-		f.adminWho()+" person-role person "+id+" Ada admin instead of viewer",
-		"Ada (link) sign-out person "+id+" ",
-		f.adminWho()+" person-remove person "+id+" Ada",
+		f.adminWho()+" person-role person "+id+" Ada [operator→viewer]",
+		f.adminWho()+" person-role person "+id+" Ada [viewer→admin]",
+		"Ada (link) sign-out person "+id,
+		f.adminWho()+" person-remove person "+id+" Ada [admin→]",
 		"token "+tokenID+" test sign-in token "+tokenID+" viewer",
 		"test token-revoke token "+tokenID+" viewer test")
 }
