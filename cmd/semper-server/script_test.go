@@ -52,7 +52,9 @@ func TestMain(m *testing.M) {
 //	address FILE          waits until a server has written its address there, and sets $SERVER
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
 //	revoke ROLE           revokes that role's token
+//	remove NAME           removes that person, by the id in the list that was printed last
 //	rot DIR               damages a file
+//	signin FILE TEXT      signs in with the link that the file ends with, and demands that the answer holds TEXT
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
 //
 // All of them run with each of the databases. With PostgreSQL the environment names one, and a second in $SECOND; [sqlite] begins lines that are for SQLite only.
@@ -80,8 +82,10 @@ func TestScripts(t *testing.T) {
 					"lock":    lock,
 					"post":    post,
 					"publish": publish,
+					"remove":  remove,
 					"revoke":  revoke,
 					"rot":     rot,
+					"signin":  signIn,
 				},
 			})
 		})
@@ -97,6 +101,16 @@ func revoke(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no token of the role %s", args[0])
+}
+
+func remove(ts *testscript.TestScript, _ bool, args []string) {
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if f := strings.Fields(line); len(f) > 1 && f[len(f)-1] == args[0] {
+			ts.Check(ts.Exec("semper-server", "people", "remove", f[0], "--data", "data"))
+			return
+		}
+	}
+	ts.Fatalf("nobody is called %s", args[0])
 }
 
 // rot changes a byte of the first file in a folder.
@@ -138,6 +152,21 @@ func post(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[2]) {
 		ts.Fatalf("the answer lacks %q:\n%s", args[2], answer)
+	}
+}
+
+func signIn(ts *testscript.TestScript, _ bool, args []string) {
+	_, secret, ok := strings.Cut(strings.TrimSpace(ts.ReadFile(args[0])), "#")
+	if !ok {
+		ts.Fatalf("%s ends with no link", args[0])
+	}
+	res, err := http.Post(ts.Getenv("SERVER")+"/auth/link", "application/json", strings.NewReader(fmt.Sprintf(`{"secret":%q}`, secret)))
+	ts.Check(err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[1]) {
+		ts.Fatalf("the answer lacks %q:\n%s", args[1], answer)
 	}
 }
 

@@ -56,6 +56,8 @@ type fixture struct {
 	http  *httptest.Server
 	token string
 	log   *syncBuffer
+
+	adminToken string // empty until somebody wants it
 }
 
 type syncBuffer struct {
@@ -107,7 +109,7 @@ func serve(t *testing.T, dir string, cfg Config) *fixture {
 	if err != nil {
 		t.Fatal(errors.Join(err, s.Close()))
 	}
-	f := &fixture{t, s, hs, strings.TrimSpace(string(token)), log}
+	f := &fixture{T: t, s: s, http: hs, token: strings.TrimSpace(string(token)), log: log}
 	t.Cleanup(f.stop)
 	err = s.store.Write(t.Context(), func(tx store.Tx) error {
 		if _, err := tx.Application(t.Context(), flatcarApp); err == nil {
