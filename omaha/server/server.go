@@ -6,6 +6,7 @@
 //	POST /v1/update, /v1/update/       Omaha 3.0 (package omaha)
 //	GET  /payloads/SHA256/NAME         a payload, with ranges; its content never changes
 //	     /api/v1/…                     REST, see package api
+//	GET  /, /machines, …               the console, see package console
 //	     /auth/…                       people sign in and out, see package people and authRoutes
 //	GET  /healthz                      200 while the program runs
 //	GET  /readyz                       200 while it can answer machines
@@ -48,6 +49,7 @@ import (
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/certs"
+	"github.com/semper-os/semper/omaha/server/console"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/people"
 	"github.com/semper-os/semper/omaha/server/proxies"
@@ -370,6 +372,9 @@ func (s *Server) Handler() http.Handler {
 	s.lockRoutes(mux)
 	s.restRoutes(mux)
 	s.authRoutes(mux)
+	for _, pattern := range console.Patterns {
+		mux.Handle(pattern, console.Handler())
+	}
 	return s.placed(s.measured(s.guarded(mux)))
 }
 
