@@ -19,6 +19,7 @@ import (
 
 	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/store/postgrestest"
 )
 
@@ -185,7 +186,7 @@ func lock(ts *testscript.TestScript, _ bool, args []string) {
 
 func publish(ts *testscript.TestScript, _ bool, args []string) {
 	version, channel := args[0], args[1]
-	c, err := api.NewClient(ts.Getenv("SERVER"), strings.TrimSpace(ts.ReadFile("data/"+server.TokenFile)))
+	c, err := client.NewClient(ts.Getenv("SERVER"), strings.TrimSpace(ts.ReadFile("data/"+server.TokenFile)))
 	ts.Check(err)
 	payload := strings.Repeat(version, 1000)
 	sum := sha256.Sum256([]byte(payload))
@@ -193,6 +194,8 @@ func publish(ts *testscript.TestScript, _ bool, args []string) {
 	_, err = c.Upload(context.Background(), file, strings.NewReader(payload), nil)
 	ts.Check(err)
 	manifest := fmt.Sprintf(`{"format":1,"version":%q,"architecture":"amd64","files":[{"name":%q,"size":%d,"sha256":%q}]}`, version, file.Name, file.Size, file.SHA256)
-	ts.Check(c.PutRelease(context.Background(), api.DefaultApp, "amd64", version, api.NewRelease{Manifest: []byte(manifest), Signature: []byte("not looked at")}))
-	ts.Check(c.SetChannel(context.Background(), api.DefaultApp, "amd64", channel, version))
+	_, err = c.PutRelease(context.Background(), version, client.PutReleaseQuery{}, api.NewRelease{Manifest: []byte(manifest), Signature: []byte("not looked at")})
+	ts.Check(err)
+	_, err = c.SetChannel(context.Background(), channel, client.SetChannelQuery{}, api.SetChannel{Version: version})
+	ts.Check(err)
 }

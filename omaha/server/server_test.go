@@ -27,6 +27,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/blobs/s3test"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
@@ -170,7 +171,7 @@ func manifestOf(version, arch string, files ...api.File) []byte {
 // publish uploads a release and assigns it to a channel.
 func (f *fixture) publish(app, version, channel string) {
 	f.Helper()
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -181,10 +182,10 @@ func (f *fixture) publish(app, version, channel string) {
 		f.Fatal(err)
 	}
 	r := api.NewRelease{Manifest: manifestOf(version, "amd64", file), Signature: []byte("sig")}
-	if err := c.PutRelease(f.Context(), app, "amd64", version, r); err != nil {
+	if _, err := c.PutRelease(f.Context(), version, client.PutReleaseQuery{App: app}, r); err != nil {
 		f.Fatal(err)
 	}
-	if err := c.SetChannel(f.Context(), app, "amd64", channel, version); err != nil {
+	if _, err := c.SetChannel(f.Context(), channel, client.SetChannelQuery{App: app}, api.SetChannel{Version: version}); err != nil {
 		f.Fatal(err)
 	}
 }
