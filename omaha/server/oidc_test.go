@@ -213,7 +213,7 @@ func TestProofKey(t *testing.T) {
 		}
 		body, _ := io.ReadAll(res.Body)
 		res.Body.Close()
-		if res.StatusCode != 400 || strings.Contains(string(body), "id_token") {
+		if res.StatusCode != http.StatusBadRequest || strings.Contains(string(body), "id_token") {
 			t.Errorf("verifier %s: the provider answers %d %s", name, res.StatusCode, body)
 		}
 	}

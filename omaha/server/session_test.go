@@ -71,8 +71,10 @@ func TestForeignCookies(t *testing.T) {
 	f := serve(t, t.TempDir(), Config{})
 	b := f.byLink("Ada", fleet.Admin)
 	good := b.cookie("semper").Value
-	for _, cookie := range []string{"", "semper=", "semper=" + good[1:], "semper=" + good + "A", "semper=" + strings.Repeat("A", 43), "semper=" + strings.Repeat("A", 8000), "semper=" + good + "; semper=" + good[1:] + "A",
-		"__Host-semper=" + good, "semper=" + base64.StdEncoding.EncodeToString(make([]byte, 32)), "semper=%00", "semper=" + good[:42] + "_"} {
+	for _, cookie := range []string{
+		"", "semper=", "semper=" + good[1:], "semper=" + good + "A", "semper=" + strings.Repeat("A", 43), "semper=" + strings.Repeat("A", 8000), "semper=" + good + "; semper=" + good[1:] + "A",
+		"__Host-semper=" + good, "semper=" + base64.StdEncoding.EncodeToString(make([]byte, 32)), "semper=%00", "semper=" + good[:42] + "_",
+	} {
 		status, header, _ := f.do("GET", "/api/v1/me", "", "Cookie", cookie)
 		if status != 401 || header.Get("Set-Cookie") != "" {
 			t.Errorf("%.100s: status %d, %v", cookie, status, header)

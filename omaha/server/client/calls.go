@@ -476,6 +476,34 @@ func (c *Client) Blob(ctx context.Context, sha256 string) (out api.Blob, err err
 	return out, err
 }
 
+// Me: who asks, and what they may do. Role: viewer.
+func (c *Client) Me(ctx context.Context) (out api.Me, err error) {
+	r := &request{method: http.MethodGet, path: "me"}
+	err = c.call(ctx, r, nil, &out)
+	return out, err
+}
+
+// People: list people, by name. Role: admin.
+func (c *Client) People(ctx context.Context) (out api.People, err error) {
+	r := &request{method: http.MethodGet, path: "people"}
+	err = c.call(ctx, r, nil, &out)
+	return out, err
+}
+
+// PutPerson: give a person a role, or leave it to the groups again. Role: admin.
+func (c *Client) PutPerson(ctx context.Context, id string, body api.SetRole, options ...Option) (out api.Person, err error) {
+	r := &request{method: http.MethodPut, path: "people/" + url.PathEscape(id)}
+	err = c.call(ctx, r, body, &out, options...)
+	return out, err
+}
+
+// DeletePerson: forget a person, and end all their sessions. Role: admin.
+func (c *Client) DeletePerson(ctx context.Context, id string, options ...Option) (out api.Nothing, err error) {
+	r := &request{method: http.MethodDelete, path: "people/" + url.PathEscape(id)}
+	err = c.call(ctx, r, nil, &out, options...)
+	return out, err
+}
+
 // values are those of a query's parameters that are not empty: names and values.
 func values(pairs ...string) url.Values {
 	v := url.Values{}

@@ -31,6 +31,7 @@ func (r *request) GetCodeChallenge() *oidc.CodeChallenge {
 	}
 	return &oidc.CodeChallenge{Challenge: r.asked.CodeChallenge, Method: r.asked.CodeChallengeMethod}
 }
+
 func (r *request) GetNonce() string                   { return cmp.Or(r.s.faultsNow().Nonce, r.asked.Nonce) }
 func (r *request) GetRedirectURI() string             { return r.asked.RedirectURI }
 func (r *request) GetResponseType() oidc.ResponseType { return r.asked.ResponseType }
@@ -50,6 +51,7 @@ func (c client) AuthMethod() oidc.AuthMethod         { return oidc.AuthMethodBas
 func (c client) ResponseTypes() []oidc.ResponseType {
 	return []oidc.ResponseType{oidc.ResponseTypeCode}
 }
+
 func (c client) GrantTypes() []oidc.GrantType         { return []oidc.GrantType{oidc.GrantTypeCode} }
 func (c client) LoginURL(id string) string            { return "/login?request=" + id }
 func (c client) AccessTokenType() op.AccessTokenType  { return op.AccessTokenTypeBearer }
