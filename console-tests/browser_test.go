@@ -141,16 +141,6 @@ func (b *browser) see(text string) {
 	})
 }
 
-// miss demands that a text is not on the page.
-func (b *browser) miss(text string) {
-	b.t.Helper()
-	var seen bool
-	b.js(&seen, "(t) => (document.body?.innerText ?? '').toLowerCase().includes(t.toLowerCase())", text)
-	if seen {
-		b.t.Errorf("%q is on the page", text)
-	}
-}
-
 // find returns where something is that can be clicked and has a name, in the dialog where one is open. Null: nowhere.
 const find = `(name, kinds) => {
 	const root = document.querySelector("dialog[open]") ?? document;
