@@ -47,7 +47,7 @@ func TestPages(t *testing.T) {
 		for _, p := range pages {
 			b.open(p.path)
 			b.eventually(p.name+" "+l.name, func() (is bool) {
-				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h)`, p.heading)
+				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h) && !document.querySelector("main .waiting")`, p.heading)
 				return is
 			})
 			var wide int
