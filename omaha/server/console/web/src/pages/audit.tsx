@@ -1,0 +1,58 @@
+// The audit log: who changed what, with what it was before and what it is now.
+import * as api from "../api/calls";
+import type { AuditEntry } from "../api/types";
+import { Search } from "../components/fields";
+import { Card, Empty, Page, Show } from "../components/page";
+import { Table } from "../components/table";
+import { Time } from "../components/values";
+import { useLoad } from "../lib/load";
+import { href, filter, type Place } from "../lib/router";
+import { differences } from "../lib/differences";
+
+const perPage = 100;
+
+export function AuditPage({ place }: { place: Place }) {
+  const text = place.query.get("text") ?? "", before = place.query.get("before") ?? "";
+  const log = useLoad(`audit ${text} ${before}`, () => api.audit({ text, before, limit: perPage }), ["audit"]);
+  return (
+    <Page title="Audit log" lead="What people, programs in their name, and rollouts changed. Newest first.">
+      <div class="filters"><Search label="Who, what or which" value={text} set={(v) => filter({ text: v, before: "" })} /></div>
+      <Card flush>
+        <Show of={log} rows={8}>
+          {(d) => d.entries.length === 0
+            ? <Empty icon="audit" title={text ? "Nothing matches" : "Nothing was changed yet"} />
+            : <Table caption="Changes, newest first" rows={d.entries} id={(e) => e.id ?? e.at + e.subject + e.what} columns={[
+              { name: "When", cell: (e) => <Time at={e.at} /> },
+              { name: "Who", cell: (e) => e.who || <span class="muted">the server</span> },
+              { name: "What", cell: (e) => <code>{e.what}</code> },
+              { name: "Of", cell: (e) => <span class="break">{e.subject}</span> },
+              { name: "Details", grow: true, cell: (e) => <Details entry={e} /> },
+            ]} />}
+        </Show>
+      </Card>
+      {(before || log.data?.next) && (
+        <nav class="pages" aria-label="Pages">
+          {before && <a class="button" href={href("/audit", { text })}>Newest</a>}
+          {log.data?.next ? <a class="button" href={href("/audit", { text, before: log.data.next })}>Older</a> : null}
+        </nav>
+      )}
+    </Page>
+  );
+}
+
+function Details({ entry: e }: { entry: AuditEntry }) {
+  const changed = differences(e.before, e.after);
+  return (
+    <>
+      {e.detail && <span class="break">{e.detail}</span>}
+      {changed.length > 0 && (
+        <details class="diff">
+          <summary>{changed.length === 1 ? `${changed[0]!.name || "value"} changed` : `${changed.length} fields changed`}</summary>
+          <dl>
+            {changed.map((c) => <div key={c.name}><dt>{c.name || "value"}</dt><dd><del>{c.before}</del> <span class="muted" aria-label="became">→</span> <ins>{c.after}</ins></dd></div>)}
+          </dl>
+        </details>
+      )}
+    </>
+  );
+}

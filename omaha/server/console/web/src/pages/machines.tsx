@@ -1,0 +1,100 @@
+// The fleet: search and filters, all of them in the URL, and a page of machines.
+import * as api from "../api/calls";
+import type { Machine } from "../api/types";
+import { Check, Pick, Search } from "../components/fields";
+import { Card, Empty, Page, Show } from "../components/page";
+import { Table } from "../components/table";
+import { Id, MachineState, machineStateNames, ReleaseLink, Time } from "../components/values";
+import { plural } from "../lib/format";
+import { useLoad } from "../lib/load";
+import { filter, href, type Place } from "../lib/router";
+import { compareVersions } from "../lib/versions";
+
+const perPage = 100;
+const names = ["text", "version", "channel", "group", "state", "platform", "silent_for", "seen_within", "retired"] as const;
+
+export function MachinesPage({ place }: { place: Place }) {
+  const q = Object.fromEntries(names.map((n) => [n, place.query.get(n) ?? ""])) as Record<(typeof names)[number], string>;
+  const after = place.query.get("after") ?? "";
+  const key = `machines ${place.query.toString()}`;
+  const page = useLoad(key, () => api.machines({ ...q, after, limit: perPage }), ["machines"]);
+  const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
+  const groups = useLoad("groups", api.groups).data?.groups ?? [];
+  const versions = useLoad("releases", api.releases, ["releases"]).data?.releases ?? [];
+  const set = (name: string) => (v: string) => filter({ [name]: v, after: "" });
+  const filtered = names.some((n) => q[n]);
+  const unique = (all: string[]) => [...new Set(all)].map((v) => [v, v] as const);
+  const seen = q.silent_for ? `silent:${q.silent_for}` : q.seen_within ? `seen:${q.seen_within}` : "";
+
+  return (
+    <Page title="Machines" lead={page.data?.total != null ? plural(page.data.total, "machine") + (q.retired ? " retired" : "") : undefined}>
+      <div class="filters" role="search" aria-label="Machines">
+        <Search label="Id, alias or address" value={q.text} set={set("text")} />
+        <Pick label="State" value={q.state} set={set("state")} options={machineStateNames} />
+        <Pick label="Channel" value={q.channel} set={set("channel")} options={unique(channels.map((c) => c.name))} />
+        <Pick label="Version" value={q.version} set={set("version")} options={unique(versions.map((r) => r.version).sort((a, b) => compareVersions(b, a)).slice(0, 200))} />
+        {(groups.length > 0 || q.group) && <Pick label="Group" value={q.group} set={set("group")} options={unique(groups.map((g) => g.name))} />}
+        <Pick label="Platform" value={q.platform} set={set("platform")} options={unique([...platforms(page.data?.machines)])} />
+        <Pick label="Last seen" value={seen} set={(v) => {
+          const [kind, d] = v.split(":");
+          filter({ silent_for: kind === "silent" ? d : "", seen_within: kind === "seen" ? d : "", after: "" });
+        }} options={[["seen:1h", "Within 1 hour"], ["seen:24h", "Within 24 hours"], ["silent:24h", "Not for 24 hours"], ["silent:48h", "Not for 2 days"], ["silent:168h", "Not for 7 days"]]} />
+        <Check label="Retired" checked={q.retired === "1"} set={(on) => filter({ retired: on, after: "" })} />
+        {filtered && <a class="button small" href={href("/machines")}>Clear</a>}
+      </div>
+      <Card flush>
+        <Show of={page} rows={10}>
+          {(d) => d.machines.length === 0
+            ? filtered
+              ? <Empty icon="search" title="No machine matches"><a href={href("/machines")}>Clear the filters</a> to see all.</Empty>
+              : <Empty icon="machines" title="No machine has asked yet">A machine appears here with its first check for an update. Give it this server's address with the credential <code>semper.update.toml</code>, or try one in a virtual machine: <code>semper vm run out/semper-1.0.0 --server {location.origin}</code></Empty>
+            : <MachineTable machines={d.machines} caption="Machines, by id" />}
+        </Show>
+      </Card>
+      {(after || page.data?.next) && (
+        <nav class="pages" aria-label="Pages">
+          {after && <a class="button" href={href("/machines", q)}>First page</a>}
+          {page.data?.next && <a class="button" href={href("/machines", { ...q, after: page.data.next })} rel="next">Next page</a>}
+        </nav>
+      )}
+    </Page>
+  );
+}
+
+const known = new Set<string>();
+/** The platforms that were seen so far: the interface has no list of them. */
+function platforms(machines: Machine[] | undefined): Set<string> {
+  for (const m of machines ?? []) if (m.platform) known.add(m.platform);
+  return known;
+}
+
+export function MachineLink({ m }: { m: { id: string; alias?: string } }) {
+  return (
+    <a class="machine" href={href(`/machines/${encodeURIComponent(m.id)}`)}>
+      {m.alias && <span class="alias">{m.alias}</span>}
+      <Id text={m.id} />
+    </a>
+  );
+}
+
+export function MachineTable({ machines, caption, why }: { machines: readonly Machine[]; caption: string; why?: boolean }) {
+  return (
+    <Table caption={caption} rows={machines} id={(m) => m.id} columns={[
+      { name: "Machine", grow: !why, cell: (m) => <MachineLink m={m} /> },
+      { name: "State", cell: (m) => <MachineState state={m.state} /> },
+      { name: "Version", cell: (m) => <Versions m={m} /> },
+      ...(why ? [{ name: "Why", grow: true, cell: (m: Machine) => <span class="clip" title={m.detail}>{m.detail}</span> }] : [
+        { name: "Channel", cell: (m: Machine) => <>{m.channel} <span class="muted">{m.arch}</span></> },
+        { name: "Platform", wide: true, cell: (m: Machine) => m.platform || <span class="muted">unknown</span> },
+      ]),
+      { name: why ? "Since" : "Last seen", cell: (m) => <Time at={why ? m.state_since : m.last_seen} /> },
+    ]} />
+  );
+}
+
+function Versions({ m }: { m: Machine }) {
+  const on = m.target && m.target !== m.version && m.state !== "complete" && m.state !== "unknown";
+  return (
+    <span class="versions"><ReleaseLink arch={m.arch} v={m.version} none="unknown" />{on && <><span class="muted" aria-label={m.state === "failed" ? "failed:" : "to"}> → </span><ReleaseLink arch={m.arch} v={m.target} /></>}</span>
+  );
+}
