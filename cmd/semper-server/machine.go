@@ -22,21 +22,22 @@ func newMachineCommand() *cobra.Command {
 
 func newMachineListCommand() *cobra.Command {
 	var p place
-	var retired bool
+	var search store.Search
 	c := &cobra.Command{
-		Use:   "list --data DIR",
-		Short: "List all machines that count, or those that were not seen for long",
+		Use:   "list --data DIR [--text TEXT] [--version V] [--channel C] [--group G] [--state S]",
+		Short: "List all machines that count, or some of them, or those that were not seen for long",
 		Args:  args(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
 				all := api.Machines{Machines: []api.Machine{}}
-				for after := ""; ; {
-					page, err := server.Machines(c.Context(), s.Read(), app.ID, after, retired, api.MaxPage)
+				search.App, search.Limit = app.ID, api.MaxPage
+				for {
+					page, err := server.Machines(c.Context(), s.Read(), &search)
 					if err != nil {
 						return err
 					}
 					all.Machines = append(all.Machines, page.Machines...)
-					if after = page.Next; after == "" {
+					if search.After = page.Next; page.Next == "" {
 						break
 					}
 				}
@@ -44,7 +45,15 @@ func newMachineListCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&retired, "retired", false, "those that were not seen for so long that they do not count")
+	fl := c.Flags()
+	fl.BoolVar(&search.Retired, "retired", false, "those that were not seen for so long that they do not count")
+	fl.StringVar(&search.Text, "text", "", "the beginning of an id, or else a part of an id, an alias or an address")
+	fl.StringVar(&search.Version, "version", "", "those that run a version")
+	fl.StringVar(&search.Channel, "channel", "", "those that follow a channel")
+	fl.StringVar(&search.Arch, "arch", "", "those of an architecture")
+	fl.StringVar(&search.Group, "group", "", "those in a group")
+	fl.StringVar((*string)(&search.State), "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed")
+	fl.StringVar(&search.Platform, "platform", "", "those on a platform")
 	p.flags(c)
 	return c
 }

@@ -134,6 +134,10 @@ func send(ctx context.Context, client *api.Client, r *release.Release, f *publis
 	if err != nil {
 		return p, fault.Wrap(fault.Input, err)
 	}
+	packages, err := os.ReadFile(r.Path(release.Packages))
+	if err != nil {
+		return p, fault.Wrap(fault.Input, err)
+	}
 	content, err := os.Open(r.Path(release.Payload))
 	if err != nil {
 		return p, fault.Wrap(fault.Input, err)
@@ -145,7 +149,7 @@ func send(ctx context.Context, client *api.Client, r *release.Release, f *publis
 	if err != nil {
 		return p, err
 	}
-	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature}); err != nil {
+	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature, Packages: packages}); err != nil {
 		return p, err
 	}
 	if f.channel == "" { // a rollout, or a person, brings it to a channel

@@ -10,6 +10,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/webhooks"
 )
 
 // course is a machine's way through the rollout of its channel. The counters of the rollout change with it, in one transaction.
@@ -94,7 +95,14 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 	if err := r.Halt(why, now); err != nil {
 		return false, err
 	}
-	return true, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-halt", Subject: subject(r), Detail: why})
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-halt", Subject: subject(r), Detail: why}); err != nil {
+		return true, err
+	}
+	about := aboutRollout(r, why)
+	for _, s := range steps[:min(len(steps), alertMachines)] {
+		about.Machines = append(about.Machines, s.Machine)
+	}
+	return true, announce(ctx, tx, webhooks.Halt, about, now)
 }
 
 // subject is a rollout's name in the audit log.

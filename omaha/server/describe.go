@@ -72,22 +72,6 @@ func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error
 	return out, nil
 }
 
-// Machines lists a page of machines, from the first one after the id given: those that count, or those that are retired.
-func Machines(ctx context.Context, tx store.Tx, app, after string, retired bool, limit int) (api.Machines, error) {
-	machines, err := tx.Machines(ctx, app, after, retired, limit)
-	if err != nil {
-		return api.Machines{}, err
-	}
-	out := api.Machines{Machines: []api.Machine{}}
-	for i := range machines {
-		out.Machines = append(out.Machines, describeMachine(&machines[i]))
-	}
-	if len(machines) == limit {
-		out.Next = machines[limit-1].ID
-	}
-	return out, nil
-}
-
 // MachineDetail tells all about one machine, and what it would be answered if it asked now.
 func MachineDetail(ctx context.Context, tx store.Tx, app, id string, now time.Time) (api.MachineDetail, error) {
 	m, err := tx.Machine(ctx, app, id)
@@ -97,6 +81,18 @@ func MachineDetail(ctx context.Context, tx store.Tx, app, id string, now time.Ti
 	out := api.MachineDetail{Machine: describeMachine(&m), FailedVersions: []api.Failure{}, Events: []api.Event{}}
 	if out.Why, err = Why(ctx, tx, &m, now); err != nil {
 		return out, err
+	}
+	groups, err := tx.GroupsOf(ctx, app, []string{id})
+	if err != nil {
+		return out, err
+	}
+	out.Group = groups[id]
+	pin, err := tx.Pin(ctx, app, id)
+	if err != nil {
+		return out, err
+	}
+	if pin != nil {
+		out.Pin = &api.Pin{Version: pin.Version, Reason: pin.Why, By: pin.Who, At: pin.At}
 	}
 	failures, err := tx.Failures(ctx, app, id)
 	if err != nil {
@@ -168,11 +164,13 @@ func describeChannel(c *fleet.Channel) api.Channel {
 	if c.Release != nil {
 		out.Version = c.Release.Version
 	}
+	out.ETag = etag(out)
 	return out
 }
 
 func describeRelease(r *fleet.Release) api.Release {
 	return api.Release{
+		ETag:    etag(r.ID, r.Road, r.RoadWhy, r.Withdrawn),
 		Version: r.Version, Arch: r.Arch, MinVersion: r.MinVersion, Road: string(r.Road), RoadWhy: r.RoadWhy, Published: r.Published,
 		Payload: api.File{Name: r.Payload.Name, Size: r.Payload.Size, SHA256: hex.EncodeToString(r.Payload.SHA256[:])}, URLs: r.URLs,
 		Withdrawn: r.Withdrawn, WithdrawnWhy: r.WithdrawnWhy,

@@ -267,6 +267,9 @@ func (s *Server) markRelease(w http.ResponseWriter, r *http.Request) error {
 	}
 	var release fleet.Release
 	err := s.change(r, func(ctx context.Context, tx store.Tx, app string) (err error) {
+		if err := releaseUnchanged(ctx, r, tx, app); err != nil {
+			return err
+		}
 		release, err = MarkRelease(ctx, tx, app, query(r, "arch", api.DefaultArch), r.PathValue("version"), fleet.Road(road.Road), road.Reason, who(r), s.cfg.Now().UTC())
 		return err
 	})

@@ -138,7 +138,9 @@ func releaseSlot(ctx context.Context, tx store.Tx, g *fleet.RebootGroup, id stri
 // SetRebootGroup makes or changes a group, and puts it on record. Values below 0 leave what is there: of a new group, one slot and an hour.
 func SetRebootGroup(ctx context.Context, tx store.Tx, name string, slots int, lease time.Duration, who string, now time.Time) (fleet.RebootGroup, error) {
 	g, err := tx.RebootGroup(ctx, name)
+	before := slotsOf(&g)
 	if errors.Is(err, store.ErrNotFound) {
+		before = ""
 		all, listErr := tx.RebootGroups(ctx)
 		if listErr != nil {
 			return g, listErr
@@ -164,9 +166,11 @@ func SetRebootGroup(ctx context.Context, tx store.Tx, name string, slots int, le
 	if err := tx.PutRebootGroup(ctx, &g); err != nil {
 		return g, err
 	}
-	detail := fmt.Sprintf("%d slots, lease %s", g.Slots, g.Lease)
-	return g, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-group", Subject: name, Detail: detail})
+	detail := slotsOf(&g)
+	return g, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-group", Subject: name, Detail: detail, Before: before, After: detail})
 }
+
+func slotsOf(g *fleet.RebootGroup) string { return fmt.Sprintf("%d slots, lease %s", g.Slots, g.Lease) }
 
 // ForceRelease takes a machine's slot away, and puts it on record.
 func ForceRelease(ctx context.Context, tx store.Tx, group, id, who, why string, now time.Time) error {
@@ -175,7 +179,7 @@ func ForceRelease(ctx context.Context, tx store.Tx, group, id, who, why string, 
 		return err
 	}
 	if !was {
-		return fault.New(fault.Input, "machine %s neither holds nor waits for a slot of reboot group %s", id, group)
+		return fault.New(fault.Input, "machine %.128q neither holds nor waits for a slot of reboot group %.64q: %w", id, group, store.ErrNotFound)
 	}
 	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-release", Subject: group + "/" + id, Detail: why})
 }

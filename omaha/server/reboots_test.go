@@ -111,8 +111,8 @@ func TestFleetLock(t *testing.T) {
 	if err := f.s.store.Write(ctx, func(tx store.Tx) error { return ForceRelease(ctx, tx, "rack", "x", "token ann", "", clock.read()) }); err == nil {
 		t.Error("a slot that nobody has is freed")
 	}
-	log, err := f.s.store.Read().Audits(ctx, 2)
-	if err != nil || len(log) != 2 || log[0] != (fleet.Audit{At: clock.read(), Who: "token ann", What: "reboot-release", Subject: "rack/a", Detail: "it burnt down"}) || log[1].What != "reboot-group" {
+	log, _, err := f.s.store.Read().Audits(ctx, 0, "", 2)
+	if err != nil || len(log) != 2 || log[0] != (fleet.Audit{ID: log[0].ID, At: clock.read(), Who: "token ann", What: "reboot-release", Subject: "rack/a", Detail: "it burnt down"}) || log[1].What != "reboot-group" {
 		t.Errorf("audit log %+v, %v", log, err)
 	}
 

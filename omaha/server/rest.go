@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
@@ -27,41 +28,63 @@ type handler func(http.ResponseWriter, *http.Request) error
 // handlers has one for each of api.Operations, by its name.
 func (s *Server) handlers() map[string]handler {
 	return map[string]handler{
-		"Applications": s.applications,
-		"Channels":     s.channels,
-		"SetChannel":   s.setChannel,
-		"Freshness":    s.freshness,
-		"PutFreshness": s.putFreshness,
-		"Releases":     s.releases,
-		"Release":      s.release,
-		"PutRelease":   s.newRelease,
-		"Machines":     s.machines,
-		"Machine":      s.machine,
-		"Why":          s.why,
-		"PutPin":       s.pin,
-		"DeletePin":    s.unpin,
-		"PutMember":    s.setMember,
-		"Groups":       s.groups,
-		"Group":        s.group,
-		"PutGroup":     s.addGroup,
-		"DeleteGroup":  s.deleteGroup,
-		"Rollouts":     s.rollouts,
-		"PlanRollout":  s.planRollout,
-		"Rollout":      s.rollout,
-		"SteerRollout": s.steerRollout,
-		"MarkRelease":  s.markRelease,
-		"Withdraw":     s.withdraw,
-		"Restore":      s.restore,
-		"Audit":        s.audit,
-		"Blob":         s.blob,
-		"PutBlob":      s.putBlob,
+		"Applications":   s.applications,
+		"Channels":       s.channels,
+		"SetChannel":     s.setChannel,
+		"Freshness":      s.freshness,
+		"PutFreshness":   s.putFreshness,
+		"Releases":       s.releases,
+		"Release":        s.release,
+		"PutRelease":     s.newRelease,
+		"Machines":       s.machines,
+		"Machine":        s.machine,
+		"Why":            s.why,
+		"PutPin":         s.pin,
+		"DeletePin":      s.unpin,
+		"PutMember":      s.setMember,
+		"Groups":         s.groups,
+		"Group":          s.group,
+		"PutGroup":       s.addGroup,
+		"DeleteGroup":    s.deleteGroup,
+		"Rollouts":       s.rollouts,
+		"PlanRollout":    s.planRollout,
+		"Rollout":        s.rollout,
+		"SteerRollout":   s.steerRollout,
+		"MarkRelease":    s.markRelease,
+		"Withdraw":       s.withdraw,
+		"Restore":        s.restore,
+		"PreviewRollout": s.previewRollout,
+		"Progress":       s.progress,
+		"Packages":       s.packages,
+		"Overview":       s.overview,
+		"VersionChart":   s.versionChart,
+		"RebootGroups":   s.rebootGroups,
+		"SetRebootGroup": s.setRebootGroup,
+		"ReleaseReboot":  s.releaseReboot,
+		"PutApplication": s.putApplication,
+		"Tokens":         s.tokens,
+		"NewToken":       s.newToken,
+		"RevokeToken":    s.revokeToken,
+		"Webhooks":       s.webhooks,
+		"NewWebhook":     s.newWebhook,
+		"DeleteWebhook":  s.deleteWebhook,
+		"TestWebhook":    s.testWebhook,
+		"Feed":           s.feed,
+		"Audit":          s.audit,
+		"Blob":           s.blob,
+		"PutBlob":        s.putBlob,
 	}
 }
 
 func (s *Server) restRoutes(mux *http.ServeMux) {
 	handlers := s.handlers()
-	for _, o := range api.Operations {
-		mux.HandleFunc(o.Pattern, s.needs(o.Role, handlers[o.Name]))
+	for i := range api.Operations {
+		o := &api.Operations[i]
+		h := handlers[o.Name]
+		if strings.HasPrefix(o.Pattern, http.MethodPost+" ") {
+			h = s.repeatable(o, h)
+		}
+		mux.HandleFunc(o.Pattern, s.needs(o.Role, h))
 	}
 	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -200,8 +223,15 @@ func (s *Server) setChannel(w http.ResponseWriter, r *http.Request) error {
 	}
 	var out api.Channel
 	name, arch := r.PathValue("name"), query(r, "arch", api.DefaultArch)
-	err = s.store.Write(r.Context(), func(tx store.Tx) error {
-		out, err = SetChannel(context.WithoutCancel(r.Context()), tx, app.ID, name, arch, set.Version, who(r), s.cfg.Now().UTC())
+	ctx := context.WithoutCancel(r.Context())
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		if err := unchanged(r, "channel "+name, func() (string, error) {
+			c, err := tx.Channel(ctx, app.ID, name, arch)
+			return describeChannel(&c).ETag, err
+		}); err != nil {
+			return err
+		}
+		out, err = SetChannel(ctx, tx, app.ID, name, arch, set.Version, who(r), s.cfg.Now().UTC())
 		return err
 	})
 	if err != nil {
@@ -234,6 +264,7 @@ func (s *Server) release(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	out := api.ReleaseDetail{Release: describeRelease(&release)}
+	w.Header().Set("ETag", out.ETag)
 	if out.Manifest, out.Signature, err = tx.Manifest(r.Context(), release.ID); err != nil {
 		return err
 	}
@@ -339,7 +370,10 @@ func checkRelease(release *fleet.Release, n *api.NewRelease) error {
 	sum, err := blobs.ParseSum(m.Files[i].SHA256)
 	release.MinVersion = m.MinVersion
 	release.Payload = fleet.File{Name: api.Payload, Size: m.Files[i].Size, SHA256: sum}
-	return err
+	if err != nil || n.Packages == nil {
+		return err
+	}
+	return checkPackages(m.Files, n.Packages)
 }
 
 // addRelease adds a release whose payload is on disk; fresh is false when the very same one was there.
@@ -360,7 +394,10 @@ func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api
 	release.Payload.SHA1 = blob.SHA1
 	known, err := tx.Release(ctx, release.App, release.Arch, release.Version)
 	if errors.Is(err, store.ErrNotFound) {
-		return true, tx.AddRelease(ctx, release, n.Manifest, n.Signature)
+		if err := tx.AddRelease(ctx, release, n.Manifest, n.Signature); err != nil || n.Packages == nil {
+			return true, err
+		}
+		return true, tx.PutPackages(ctx, release.ID, n.Packages)
 	}
 	if err != nil {
 		return false, err
@@ -375,27 +412,10 @@ func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api
 			release.Version, release.Arch)}
 	}
 	*release = known
-	return false, nil
-}
-
-func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
-	app, err := s.app(r)
-	if err != nil {
-		return err
+	if n.Packages == nil {
+		return false, nil
 	}
-	limit, err := limitOf(r)
-	if err != nil {
-		return err
-	}
-	retired := query(r, "retired", "")
-	if retired != "" && retired != "1" {
-		return fault.New(fault.Input, "retired: want 1, or nothing")
-	}
-	out, err := Machines(r.Context(), s.store.Read(), app.ID, query(r, "after", ""), retired != "", limit)
-	if err != nil {
-		return err
-	}
-	return reply(w, out)
+	return false, tx.PutPackages(ctx, known.ID, n.Packages) // it may have been published without
 }
 
 func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -45,7 +46,7 @@ func (s *Server) describe(r *fleet.Rollout) api.Rollout {
 // DescribeRollout is a rollout as it is shown. Reached is the share of the machines that may have it now.
 func DescribeRollout(r *fleet.Rollout, reached float64) api.Rollout {
 	return api.Rollout{
-		ID: r.ID, Version: r.Version, Channel: r.Channel, Arch: r.Arch, State: string(r.State), Since: r.Since, Why: r.Why, By: r.By, Reached: reached,
+		ID: r.ID, ETag: etag(r.ID, r.State, r.Since.UnixMilli(), r.Why, r.By), Version: r.Version, Channel: r.Channel, Arch: r.Arch, State: string(r.State), Since: r.Since, Why: r.Why, By: r.By, Reached: reached,
 		Plan: r.Plan, Counted: r.Counted, Created: r.Created, CreatedBy: r.CreatedBy,
 	}
 }
@@ -89,6 +90,7 @@ func (s *Server) rollout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	w.Header().Set("ETag", out.ETag)
 	return reply(w, out)
 }
 
@@ -108,6 +110,9 @@ func (s *Server) planRollout(w http.ResponseWriter, r *http.Request) error {
 	ro.Plan = n.Plan
 	ctx, now := context.WithoutCancel(r.Context()), s.cfg.Now().UTC()
 	err = s.store.Write(ctx, func(tx store.Tx) error {
+		if err := s.once(ctx, r, tx); err != nil {
+			return err
+		}
 		if err := PlanRollout(ctx, tx, &ro, n.Version, who(r), now); err != nil || !n.Start {
 			return err
 		}
@@ -137,6 +142,15 @@ func (s *Server) steerRollout(w http.ResponseWriter, r *http.Request) error {
 	var ro fleet.Rollout
 	ctx, verb := context.WithoutCancel(r.Context()), r.PathValue("verb")
 	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
+		if err := s.once(ctx, r, tx); err != nil {
+			return err
+		}
+		if err := unchanged(r, fmt.Sprintf("rollout %d", id), func() (string, error) {
+			ro, err := tx.Rollout(ctx, id)
+			return DescribeRollout(&ro, 0).ETag, err
+		}); err != nil {
+			return err
+		}
 		ro, err = SteerRollout(ctx, tx, id, verb, steer.Reason, who(r), s.cfg.Now().UTC())
 		return err
 	})
@@ -145,22 +159,6 @@ func (s *Server) steerRollout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.cfg.Log.Info("rollout", "rollout", ro.ID, "version", ro.Version, "channel", ro.Channel, "verb", verb, "state", ro.State, "by", who(r), "reason", steer.Reason)
 	return reply(w, s.describe(&ro))
-}
-
-func (s *Server) audit(w http.ResponseWriter, r *http.Request) error {
-	limit, err := limitOf(r)
-	if err != nil {
-		return err
-	}
-	log, err := s.store.Read().Audits(r.Context(), limit)
-	if err != nil {
-		return err
-	}
-	out := api.Audits{Entries: []api.Audit{}}
-	for _, a := range log {
-		out.Entries = append(out.Entries, api.Audit(a))
-	}
-	return reply(w, out)
 }
 
 // limitOf is how many entries a request wants at most.

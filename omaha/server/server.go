@@ -124,6 +124,8 @@ type Server struct {
 	policy        atomic.Pointer[policy]
 	policyLoading sync.Mutex
 
+	feeds feeds // who listens for changes
+
 	certs        *certs.Keeper       // nil: plain HTTP
 	secrets      [][sha256.Size]byte // hashes of what machines show
 	machineLimit *ratelimit.Limit
@@ -328,6 +330,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer sweeper.Wait()
 	defer stopSweeping()
 	sweeper.Go(func() { s.Run(sweeping) })
+	sweeper.Go(func() { s.runAlerts(sweeping) })
 	ended := make(chan error, 1)
 	go func() { ended <- hs.Serve(l) }()
 	select {
@@ -336,6 +339,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	s.closing.Store(true)
+	s.feeds.close()
 	s.cfg.Log.Info("shutting down")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()

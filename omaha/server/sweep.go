@@ -12,6 +12,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/webhooks"
 )
 
 const (
@@ -65,7 +66,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 			all = errors.Join(all, fmt.Errorf("rollout %d: %w", open[i].ID, err))
 		}
 	}
-	return errors.Join(all, s.forget(ctx), s.retire(ctx))
+	return errors.Join(all, s.sample(ctx), s.forget(ctx), s.retire(ctx))
 }
 
 // retire marks machines that were not seen for long. What the server could not hear is not held against them.
@@ -143,6 +144,9 @@ func (s *Server) sweep(ctx context.Context, id int64) error {
 				if err := advance(ctx, tx, &r, now); err != nil {
 					return err
 				}
+			}
+			if err := sampleRollout(ctx, tx, &r, r.State != before, now); err != nil {
+				return err
 			}
 			if r.State == before && r.Counted == counted {
 				return nil
@@ -244,7 +248,26 @@ func moveLate(ctx context.Context, tx store.Tx, r *fleet.Rollout, late []lateMac
 		steps[i] = step // it may be late in two ways
 		moved = append(moved, step)
 	}
-	return tx.PutRolloutSteps(ctx, moved)
+	if err := tx.PutRolloutSteps(ctx, moved); err != nil {
+		return err
+	}
+	return announceSilent(ctx, tx, r, moved, now)
+}
+
+// announceSilent has webhooks told of machines that fell silent.
+func announceSilent(ctx context.Context, tx store.Tx, r *fleet.Rollout, moved []store.MachineStep, now time.Time) error {
+	var silent []string
+	for i := range moved {
+		if moved[i].Step == rollout.Silent {
+			silent = append(silent, moved[i].Machine)
+		}
+	}
+	if len(silent) == 0 {
+		return nil
+	}
+	about := aboutRollout(r, fmt.Sprintf("%s fell silent for %s after the reboot into %s", machinesWord(int64(len(silent))), r.SilentAfter(), r.Version))
+	about.Machines = silent[:min(len(silent), alertMachines)]
+	return announce(ctx, tx, webhooks.Silent, about, now)
 }
 
 // awaited tells whether a rollout that has come to all machines still waits for some.
@@ -284,7 +307,10 @@ func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 	if err := tx.SetChannel(ctx, r.App, r.Channel, r.Arch, r.Release.ID, now); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-done", Subject: subject(r), Detail: r.Why})
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-done", Subject: subject(r), Detail: r.Why}); err != nil {
+		return err
+	}
+	return announce(ctx, tx, webhooks.Done, aboutRollout(r, r.Why), now)
 }
 
 // ableVersions are those that machines of a rollout's channel run and its release can follow, directly or by way of floors.
@@ -371,6 +397,9 @@ func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who str
 		return r, err
 	}
 	if err := tx.PutRollout(ctx, &r); err != nil {
+		return r, err
+	}
+	if err := sampleRollout(ctx, tx, &r, true, now); err != nil {
 		return r, err
 	}
 	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-" + verb, Subject: subject(&r), Detail: why})

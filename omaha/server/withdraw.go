@@ -12,6 +12,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/webhooks"
 )
 
 // WithdrawRelease takes a release back: from its answer on nobody is offered it or served its payload, and its rollouts are over. Machines that have it keep it.
@@ -42,7 +43,11 @@ func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, 
 			return r, err
 		}
 	}
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: version + " for " + arch, Detail: why})
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: version + " for " + arch, Detail: why}); err != nil {
+		return r, err
+	}
+	about := alertAbout{App: app, Version: version, Arch: arch, Reason: why, Page: "/releases/" + arch + "/" + version}
+	return r, announce(ctx, tx, webhooks.Withdrawn, about, now)
 }
 
 // RestoreRelease undoes WithdrawRelease, but for the rollouts.
@@ -83,6 +88,9 @@ func (s *Server) changeRelease(w http.ResponseWriter, r *http.Request,
 	ctx := context.WithoutCancel(r.Context())
 	var release fleet.Release
 	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
+		if err := releaseUnchanged(ctx, r, tx, app.ID); err != nil {
+			return err
+		}
 		release, err = change(ctx, tx, app.ID, query(r, "arch", api.DefaultArch), r.PathValue("version"), given.Reason, who(r), s.cfg.Now().UTC())
 		return err
 	})
@@ -91,6 +99,15 @@ func (s *Server) changeRelease(w http.ResponseWriter, r *http.Request,
 	}
 	s.cfg.Log.Warn("release changed", "application", app.Name, "version", release.Version, "arch", release.Arch, "withdrawn", !release.Withdrawn.IsZero(), "reason", given.Reason)
 	return reply(w, describeRelease(&release))
+}
+
+// releaseUnchanged is unchanged for the release that a request is about.
+func releaseUnchanged(ctx context.Context, r *http.Request, tx store.Tx, app string) error {
+	version := r.PathValue("version")
+	return unchanged(r, "release "+version, func() (string, error) {
+		release, err := tx.Release(ctx, app, query(r, "arch", api.DefaultArch), version)
+		return describeRelease(&release).ETag, err
+	})
 }
 
 // PromoteRelease gives a channel the release that another one has.

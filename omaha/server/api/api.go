@@ -16,6 +16,7 @@ import "time"
 const (
 	MaxPage     = 1000    // machines in one answer
 	MaxManifest = 1 << 20 // bytes of a manifest, and of its signature
+	MaxPackages = 1 << 20 // bytes of a packages.lock
 
 	// Payload is the file of a release that machines download.
 	Payload = "full.crau"
@@ -56,6 +57,7 @@ type Applications struct {
 // Channel is a name that machines follow. Version is empty while it has no release.
 type Channel struct {
 	Name    string    `json:"name"`
+	ETag    string    `json:"etag"` // for If-Match
 	Arch    string    `json:"arch"`
 	Version string    `json:"version"`
 	Updated time.Time `json:"updated"`
@@ -91,6 +93,7 @@ type File struct {
 // Release is a published version.
 type Release struct {
 	Version    string    `json:"version"`
+	ETag       string    `json:"etag"` // for If-Match
 	Arch       string    `json:"arch"`
 	MinVersion string    `json:"min_version"`        // the oldest version that can be updated to this one; empty: any
 	Road       string    `json:"road,omitempty"`     // floor or dead-end
@@ -112,6 +115,7 @@ type Releases struct {
 // the server knows of the release it takes from the manifest.
 type NewRelease struct {
 	Manifest  []byte    `json:"manifest,omitempty"` // base64 in JSON
+	Packages  []byte    `json:"packages,omitempty"` // packages.lock, which the manifest names; may be missing
 	Signature []byte    `json:"signature,omitempty"`
 	External  *External `json:"external,omitempty"` // instead of both
 }
@@ -153,15 +157,19 @@ type Machine struct {
 	Retired      time.Time `json:"retired,omitzero"` // since when it does not count, for not having been seen
 }
 
-// Machines is a page of machines. Next is the after of the next page, empty on the last one.
+// Machines is a page of machines, by id. Next is the after of the next page, missing where there is none; a page with few machines, or none, need not be the last: one search looks at so
+// many machines at most.
 type Machines struct {
 	Machines []Machine `json:"machines"`
 	Next     string    `json:"next,omitempty"`
+	Total    *int64    `json:"total,omitempty"` // how many there are in all, where that is known without looking for them
 }
 
 // MachineDetail is a machine with all that is known of it.
 type MachineDetail struct {
 	Machine
+	Group          string    `json:"group"` // empty: none
+	Pin            *Pin      `json:"pin"`   // null: none
 	Why            Why       `json:"why"`
 	FailedVersions []Failure `json:"failed_versions"` // oldest first
 	Events         []Event   `json:"events"`          // oldest first
@@ -196,6 +204,27 @@ type Event struct {
 	NextVersion     string    `json:"next_version"`
 	Reason          string    `json:"reason"`
 	Sentence        string    `json:"sentence"` // for people
+}
+
+// Packages is what a release is made of, and what is other in it than in another release.
+type Packages struct {
+	Packages []Package       `json:"packages"`
+	Against  string          `json:"against,omitempty"` // the other release; missing where there is none to compare with
+	Changes  []PackageChange `json:"changes"`
+}
+
+// Package is a Debian package of a release.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Size    int64  `json:"size"` // of its .deb
+}
+
+// PackageChange is a package whose version differs. From is empty where it is new, To where it is gone.
+type PackageChange struct {
+	Name string `json:"name"`
+	From string `json:"from"`
+	To   string `json:"to"`
 }
 
 // Blob is how much of a file has arrived.

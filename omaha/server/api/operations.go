@@ -24,9 +24,26 @@ var (
 	ofAfter = Parameter{"after", "the next of the page before"}
 	ofLimit = Parameter{"limit", "entries of a page, 1 to 1000"}
 
+	ofText   = Parameter{"text", "a part of one of the texts, in either case"}
 	ofSize   = Parameter{"size", "the file's bytes"}
 	ofOffset = Parameter{"offset", "where the body begins: what has arrived so far"}
 )
+
+// machineFilters are what machines are searched by.
+var machineFilters = []Parameter{
+	ofApp,
+	{"text", "the beginning of an id, or else a part of an id, an alias or an address"},
+	{"version", "that they run"},
+	{"channel", "that they follow"},
+	{"arch", "all when it is missing"},
+	{"group", "that they are in"},
+	{"state", "unknown, granted, downloading, downloaded, installed, complete or failed"},
+	{"platform", "that they run on"},
+	{"silent_for", "a duration such as 48h: not seen for so long"},
+	{"seen_within", "a duration: seen since then"},
+	{"retired", "1: those that do not count any more"},
+	ofAfter, ofLimit,
+}
 
 // Operations lists the whole interface.
 var Operations = []Operation{
@@ -38,7 +55,7 @@ var Operations = []Operation{
 	{"Releases", "GET /api/v1/releases", fleet.Viewer, "list an application's releases", []Parameter{ofApp}, nil, Releases{}, ""},
 	{"Release", "GET /api/v1/releases/{version}", fleet.Viewer, "a release with its manifest", []Parameter{ofApp, ofArch}, nil, ReleaseDetail{}, ""},
 	{"PutRelease", "PUT /api/v1/releases/{version}", fleet.Publisher, "publish a release whose payload was uploaded, or is somewhere else", []Parameter{ofApp, ofArch}, NewRelease{}, Release{}, ""},
-	{"Machines", "GET /api/v1/machines", fleet.Viewer, "list machines, by id", []Parameter{ofApp, ofAfter, ofLimit, {"retired", "1: those that do not count any more"}}, nil, Machines{}, ""},
+	{"Machines", "GET /api/v1/machines", fleet.Viewer, "list machines, or search for some, by id", machineFilters, nil, Machines{}, ""},
 	{"Machine", "GET /api/v1/machines/{id}", fleet.Viewer, "a machine with its history", []Parameter{ofApp}, nil, MachineDetail{}, ""},
 	{"Why", "GET /api/v1/machines/{id}/why", fleet.Viewer, "why a machine gets an update or does not", []Parameter{ofApp}, nil, Why{}, ""},
 	{"PutPin", "PUT /api/v1/machines/{id}/pin", fleet.Operator, "keep a machine to a version, or where it is", []Parameter{ofApp}, Pin{}, Pin{}, ""},
@@ -55,7 +72,24 @@ var Operations = []Operation{
 	{"MarkRelease", "PUT /api/v1/releases/{version}/road", fleet.Operator, "say what a release is on the way to newer ones", []Parameter{ofApp, ofArch}, Road{}, Release{}, ""},
 	{"Withdraw", "PUT /api/v1/releases/{version}/withdrawal", fleet.Operator, "offer a release to nobody any more", []Parameter{ofApp, ofArch}, Steer{}, Release{}, ""},
 	{"Restore", "DELETE /api/v1/releases/{version}/withdrawal", fleet.Operator, "offer a release that was withdrawn again", []Parameter{ofApp, ofArch}, Steer{}, Release{}, ""},
-	{"Audit", "GET /api/v1/audit", fleet.Viewer, "list what was changed, newest first", []Parameter{ofLimit}, nil, Audits{}, ""},
+	{"PreviewRollout", "POST /api/v1/rollouts/preview", fleet.Viewer, "what a rollout would do", []Parameter{ofApp}, NewRollout{}, Preview{}, ""},
+	{"Progress", "GET /api/v1/rollouts/{id}/progress", fleet.Viewer, "how far a rollout was, over time", nil, nil, Progress{}, ""},
+	{"Packages", "GET /api/v1/releases/{version}/packages", fleet.Viewer, "what a release is made of, and what is other in it", []Parameter{ofApp, ofArch, {"against", "the release to compare with; the one published before it when it is missing"}}, nil, Packages{}, ""},
+	{"Overview", "GET /api/v1/overview", fleet.Viewer, "the fleet, what needs a person first", []Parameter{ofApp}, nil, Overview{}, ""},
+	{"VersionChart", "GET /api/v1/charts/versions", fleet.Viewer, "how many machines ran each version, over time", []Parameter{ofApp, {"channel", "all when it is missing"}, {"arch", "all when it is missing"}, {"from", "a time; a week ago when it is missing"}, {"to", "a time; now when it is missing"}}, nil, Chart{}, ""},
+	{"RebootGroups", "GET /api/v1/reboots", fleet.Viewer, "list reboot groups, who has a slot and who waits for one", nil, nil, RebootGroups{}, ""},
+	{"SetRebootGroup", "PUT /api/v1/reboots/{name}", fleet.Operator, "make a reboot group, or change how many of its machines may be down at once", nil, SetRebootGroup{}, RebootGroup{}, ""},
+	{"ReleaseReboot", "DELETE /api/v1/reboots/{name}/holders/{id}", fleet.Operator, "take a machine's slot, or its place in the queue, away", nil, Steer{}, Nothing{}, ""},
+	{"PutApplication", "PUT /api/v1/applications/{name}", fleet.Admin, "add an application", nil, NewApplication{}, Application{}, ""},
+	{"Tokens", "GET /api/v1/tokens", fleet.Admin, "list tokens", nil, nil, Tokens{}, ""},
+	{"NewToken", "POST /api/v1/tokens", fleet.Admin, "make a token; it is told once", nil, NewToken{}, MadeToken{}, ""},
+	{"RevokeToken", "DELETE /api/v1/tokens/{id}", fleet.Admin, "make a token worthless", nil, nil, Nothing{}, ""},
+	{"Webhooks", "GET /api/v1/webhooks", fleet.Admin, "list webhooks, and whether they could be told", nil, nil, Webhooks{}, ""},
+	{"NewWebhook", "POST /api/v1/webhooks", fleet.Admin, "have an address told of what happens; the secret that signs it is told once", nil, NewWebhook{}, MadeWebhook{}, ""},
+	{"DeleteWebhook", "DELETE /api/v1/webhooks/{id}", fleet.Admin, "forget a webhook, and what it was not told yet", nil, nil, Nothing{}, ""},
+	{"TestWebhook", "POST /api/v1/webhooks/{id}/test", fleet.Admin, "have a webhook told that this is a test", nil, nil, Nothing{}, ""},
+	{"Feed", "GET /api/v1/feed", fleet.Viewer, "be told when something changes, as server-sent events: the event changed, with the names of what did", []Parameter{ofApp}, nil, nil, "text/event-stream"},
+	{"Audit", "GET /api/v1/audit", fleet.Viewer, "list what was changed, newest first", []Parameter{{"before", "the next of the page before"}, ofText, ofLimit}, nil, Audits{}, ""},
 	{"Blob", "GET /api/v1/blobs/{sha256}", fleet.Publisher, "how much of a file has arrived", nil, nil, Blob{}, ""},
 	{"PutBlob", "PUT /api/v1/blobs/{sha256}", fleet.Publisher, "upload a file, or the rest of one", []Parameter{ofSize, ofOffset}, nil, Blob{}, "application/octet-stream"},
 }

@@ -9,6 +9,7 @@ import (
 // Rollout is a release on its way to the machines of a channel.
 type Rollout struct {
 	ID        int64            `json:"id"`
+	ETag      string           `json:"etag"` // for If-Match: of what people change of it, and not of its counters
 	Version   string           `json:"version"`
 	Channel   string           `json:"channel"`
 	Arch      string           `json:"arch"`
@@ -51,6 +52,23 @@ type NewRollout struct {
 	Arch    string       `json:"arch"` // empty: DefaultArch
 	Plan    rollout.Plan `json:"plan"`
 	Start   bool         `json:"start"` // at once, else it stays a draft
+}
+
+// Preview is what a rollout would do, before it is planned.
+type Preview struct {
+	Machines int64           `json:"machines"` // of the channel
+	Canaries int64           `json:"canaries"` // of the group that is to have it first
+	Points   []rollout.Point `json:"points"`
+	Warnings []string        `json:"warnings"` // what stands against it now, and what is better looked at twice
+}
+
+// Progress is how far a rollout was, at some times.
+type Progress struct {
+	Times    []time.Time `json:"times"`
+	Reached  []float64   `json:"reached"` // the share of the machines that might have it, 0 to 1
+	Updating []int64     `json:"updating"`
+	Complete []int64     `json:"complete"`
+	Failed   []int64     `json:"failed"` // and silent ones
 }
 
 // Steer says why a rollout is steered.
@@ -98,14 +116,18 @@ type Road struct {
 
 // Audit is something that a person, a program in a person's name, or a rollout changed.
 type Audit struct {
+	ID      int64     `json:"id"`
 	At      time.Time `json:"at"`
 	Who     string    `json:"who"`
 	What    string    `json:"what"`
 	Subject string    `json:"subject"`
 	Detail  string    `json:"detail"`
+	Before  string    `json:"before,omitempty"` // what it was, where that can be said in a line
+	After   string    `json:"after,omitempty"`  // what it became
 }
 
-// Audits lists entries of the audit log.
+// Audits is a page of the audit log, newest first. Next is the before of the next page, missing where there is none; a page with few entries, or none, need not be the last.
 type Audits struct {
 	Entries []Audit `json:"entries"`
+	Next    int64   `json:"next,omitempty"`
 }

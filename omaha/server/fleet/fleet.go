@@ -96,6 +96,11 @@ const (
 	Failed      State = "failed"
 )
 
+// Valid reports whether there is such a state.
+func (s State) Valid() bool {
+	return s.updating() || s == Unknown || s == Complete || s == Failed
+}
+
 // updating reports whether an update is under way in state s.
 func (s State) updating() bool {
 	return s == Granted || s == Downloading || s == Downloaded || s == Installed

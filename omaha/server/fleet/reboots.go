@@ -111,9 +111,12 @@ func (g *RebootGroup) Claim(claims []RebootClaim, id string, now time.Time) (min
 
 // Audit is something that a person, or a program in a person's name, changed.
 type Audit struct {
+	ID      int64 // given when it is kept
 	At      time.Time
 	Who     string // "token LABEL", or "semper-server" for its verbs
 	What    string // a word for programs: "reboot-release"
 	Subject string
 	Detail  string
+
+	Before, After string // what was changed, for people; empty where there is nothing to compare
 }

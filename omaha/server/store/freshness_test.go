@@ -78,7 +78,7 @@ INSERT INTO events (app, machine, at, type, result, code, version, previous_vers
 INSERT INTO events (app, machine, at, type, result, code, version, previous_version, next_version, reason) VALUES ('{app}', 'm1', 1767323045006, 14, 1, 0, '1.0.0', '', '', '');
 `
 
-func fromSchema(t *testing.T, all []string, version int) {
+func fromSchema(t *testing.T, all []migration, version int) {
 	dir := t.TempDir()
 	migrations = all[:version]
 	path := filepath.Join(dir, fileName)
@@ -98,9 +98,23 @@ func fromSchema(t *testing.T, all []string, version int) {
 		if strings.Contains(row, "INTO files ") && version >= 6 {
 			row = strings.ReplaceAll(strings.ReplaceAll(row, "sha256)", "sha256, sha1, size)"), "?1)", "?1, ?2, 7)")
 		}
+		if strings.Contains(row, "INTO events ") && version >= 7 {
+			row = strings.NewReplacer("machine, at", "machine, seq, at", "'m1', 1767323045006, 13", "'m1', 1, 1767323045006, 13", "'m1', 1767323045006, 14", "'m1', 2, 1767323045006, 14",
+				"'m2', 1767323045006", "'m2', 1, 1767323045006").Replace(row)
+		}
 		row = strings.ReplaceAll(strings.ReplaceAll(row, "?1", "'"+sum+"'"), "?2", "'"+strings.Repeat("cd", 20)+"'")
 		if _, err := db.ExecContext(t.Context(), row); err != nil {
 			t.Fatalf("%v in %s", err, row)
+		}
+	}
+	if version >= 7 {
+		for _, row := range []string{
+			"UPDATE machines SET events = (SELECT count(*) FROM events WHERE events.app = machines.app AND events.machine = machines.id)",
+			"INSERT INTO machine_counts SELECT app, channel, arch, version, state, count(*) FROM machines GROUP BY app, channel, arch, version, state",
+		} {
+			if _, err := db.ExecContext(t.Context(), row); err != nil {
+				t.Fatalf("%v in %s", err, row)
+			}
 		}
 	}
 	db.Close()

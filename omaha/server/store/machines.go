@@ -45,6 +45,11 @@ func (tx Tx) MachinesByID(ctx context.Context, app string, ids []string) ([]flee
 	return lookUp(ctx, tx.q, "look up machines", scanMachine, "SELECT "+machineColumns+" FROM machines WHERE app = ? AND id = ?", pairs(app, ids))
 }
 
+// CountRetired counts the machines of an application that do not count any more.
+func (tx Tx) CountRetired(ctx context.Context, app string) (n int64, err error) {
+	return n, failed("count retired machines", tx.q.row(ctx, "SELECT count(*) FROM machines WHERE app = ? AND retired_at <> 0", app).Scan(&n))
+}
+
 // Retire marks up to limit machines that were not seen since some time, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
 func (tx Tx) Retire(ctx context.Context, before, now time.Time, limit int) (int64, error) {
 	machines, err := list(ctx, tx.q, "retire machines", scanMachine,

@@ -30,8 +30,17 @@ var schema6 string
 //go:embed schema_7.sql
 var schema7 string
 
-// migrations bring the schema from version i to version i+1. They are never changed once they were released.
-var migrations = []string{schema1, schema2, schema3, schema4, schema5, schema6, schema7}
+//go:embed schema_8.sql
+var schema8 string
+
+//go:embed postgres_8.sql
+var postgres8 string
+
+// migration brings the schema one version on, in each database's words.
+type migration struct{ sqlite, postgres string }
+
+// migrations bring the schema from version i to version i+1. They are never changed once they were released. PostgreSQL begins with postgresFirst.
+var migrations = []migration{{schema1, ""}, {schema2, ""}, {schema3, ""}, {schema4, ""}, {schema5, ""}, {schema6, ""}, {schema7, ""}, {schema8, postgres8}}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052
@@ -68,7 +77,7 @@ func bringForward(ctx context.Context, conn *sql.Conn) error {
 			version, len(migrations))
 	}
 	for v := version; v < len(migrations); v++ {
-		step := migrations[v] + fmt.Sprintf("\n;PRAGMA user_version = %d; PRAGMA application_id = %d;", v+1, applicationID)
+		step := migrations[v].sqlite + fmt.Sprintf("\n;PRAGMA user_version = %d; PRAGMA application_id = %d;", v+1, applicationID)
 		if _, err := conn.ExecContext(ctx, step); err != nil {
 			return fault.New(fault.IO, "bring the schema from version %d to %d: %w", v, v+1, err)
 		}

@@ -109,6 +109,11 @@ func (p *postgres) prepare(ctx context.Context, make bool) error {
 	if version > len(migrations) {
 		return fault.New(fault.Input, "its schema has version %d and this semper-server only knows versions up to %d: use a newer semper-server", version, len(migrations))
 	}
+	for v := version; v < len(migrations); v++ {
+		if _, err := tx.ExecContext(ctx, migrations[v].postgres+"\n;UPDATE semper_schema SET version = "+strconv.Itoa(v+1)); err != nil {
+			return fault.New(fault.IO, "bring the schema from version %d to %d: %w", v, v+1, err)
+		}
+	}
 	if err := tx.Commit(); err != nil {
 		return fault.Wrap(fault.IO, err)
 	}

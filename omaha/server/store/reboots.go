@@ -11,8 +11,6 @@ import (
 const (
 	MaxClaims       = 100_000
 	MaxRebootGroups = 1000
-	// MaxAudit is how many entries of the audit log are kept.
-	MaxAudit = 100_000
 )
 
 func scanRebootGroup(g *fleet.RebootGroup, scan func(...any) error) error {
@@ -52,6 +50,12 @@ func (tx Tx) RebootClaims(ctx context.Context, group string) ([]fleet.RebootClai
 	}, "SELECT grp, id, holds, since, seen FROM reboot_claims WHERE grp = ? ORDER BY holds DESC, since, id", group)
 }
 
+// RebootClaimsDigest is a number that is another one, but for a freak chance, once a slot was given, given back or asked for.
+func (tx Tx) RebootClaimsDigest(ctx context.Context) (n int64, err error) {
+	row := tx.q.row(ctx, "SELECT count(*) * 1000003 + coalesce(sum(since % 1000003 * (1 + holds)), 0) FROM reboot_claims")
+	return n, failed("look at reboot claims", row.Scan(&n))
+}
+
 // CountRebootClaims counts the claims of all groups.
 func (tx Tx) CountRebootClaims(ctx context.Context) (n int, err error) {
 	return n, failed("count reboot claims", tx.q.row(ctx, "SELECT count(*) FROM reboot_claims").Scan(&n))
@@ -69,24 +73,4 @@ func (tx Tx) PutRebootClaim(ctx context.Context, c *fleet.RebootClaim) error {
 func (tx Tx) DeleteRebootClaim(ctx context.Context, group, id string) (bool, error) {
 	n, err := tx.q.exec(ctx, "DELETE FROM reboot_claims WHERE grp = ? AND id = ?", group, id)
 	return n > 0, failed("forget the reboot claim of "+id, err)
-}
-
-// AddAudit keeps an entry of the audit log, and forgets the oldest ones beyond MaxAudit.
-func (tx Tx) AddAudit(ctx context.Context, a *fleet.Audit) error {
-	var id int64
-	err := tx.q.row(ctx, "INSERT INTO audit (at, who, what, subject, detail) VALUES (?, ?, ?, ?, ?) RETURNING id", millis(a.At), a.Who, a.What, a.Subject, a.Detail).Scan(&id)
-	if err == nil {
-		_, err = tx.q.exec(ctx, "DELETE FROM audit WHERE id <= ?", id-MaxAudit)
-	}
-	return failed("keep an audit entry", err)
-}
-
-// Audits lists the newest entries of the audit log, newest first.
-func (tx Tx) Audits(ctx context.Context, limit int) ([]fleet.Audit, error) {
-	return list(ctx, tx.q, "list the audit log", func(a *fleet.Audit, scan func(...any) error) error {
-		var at int64
-		err := scan(&at, &a.Who, &a.What, &a.Subject, &a.Detail)
-		a.At = fromMillis(at)
-		return err
-	}, "SELECT at, who, what, subject, detail FROM audit ORDER BY id DESC LIMIT ?", limit)
 }

@@ -135,6 +135,17 @@ func (tx Tx) AddRelease(ctx context.Context, r *fleet.Release, manifest, signatu
 	return failed(step, err)
 }
 
+// PutPackages keeps what a release is made of, as it came.
+func (tx Tx) PutPackages(ctx context.Context, release int64, packages []byte) error {
+	_, err := tx.q.exec(ctx, "INSERT INTO release_packages (release, packages) VALUES (?, ?) ON CONFLICT (release) DO NOTHING", release, packages)
+	return failed("keep a release's packages", err)
+}
+
+// Packages returns what a release is made of, or ErrNotFound where it came without.
+func (tx Tx) Packages(ctx context.Context, release int64) (packages []byte, err error) {
+	return packages, failed("packages of a release", tx.q.row(ctx, "SELECT packages FROM release_packages WHERE release = ?", release).Scan(&packages))
+}
+
 // Release returns one release, or ErrNotFound.
 func (tx Tx) Release(ctx context.Context, app, arch, version string) (fleet.Release, error) {
 	var r fleet.Release

@@ -34,6 +34,12 @@ var tables = []struct {
 	{"pins", false},
 	{"rollouts", true},
 	{"rollout_steps", false},
+	{"samples", false},
+	{"rollout_samples", false},
+	{"release_packages", false},
+	{"requests", false},
+	{"webhooks", false},
+	{"deliveries", true},
 }
 
 const transferTimeout = 2 * time.Hour

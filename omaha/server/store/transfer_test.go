@@ -21,7 +21,7 @@ func dump(t *testing.T, s *Store) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
 	for _, table := range tables {
-		rows, err := s.db.reader().query(t.Context(), "SELECT * FROM "+table.name+" ORDER BY 1, 2, 3")
+		rows, err := s.db.reader().query(t.Context(), "SELECT * FROM "+table.name+" ORDER BY 1, 2")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,6 +77,12 @@ func fillAll(t *testing.T, name string) *Store {
 			tx.AddGroup(ctx, app, "g", now),
 			tx.SetMember(ctx, app, m.ID, "g"),
 			tx.PutPin(ctx, &fleet.Pin{App: app, Machine: m.ID, At: now}),
+			tx.AddSample(ctx, app, now),
+			tx.AddRolloutSample(ctx, ro.ID, &RolloutSample{At: now, Reached: 0.125, Updating: 1}),
+			tx.PutPackages(ctx, r.ID, []byte("[]")),
+			tx.PutRequest(ctx, &Request{At: now, Answer: []byte("{}")}),
+			tx.AddWebhook(ctx, &Webhook{ID: "w", URL: "https://x", Secret: "s", Events: []string{"halt"}, Created: now}),
+			tx.AddDelivery(ctx, &Delivery{Webhook: "w", Event: "halt", Body: []byte("b"), At: now}),
 			tx.PutRolloutSteps(ctx, []MachineStep{{ro.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Granted, Canary: true, Since: now}}}),
 		)
 	})
@@ -201,7 +207,7 @@ func TestPostgresRefuses(t *testing.T) {
 		name, change, want string
 		kind               fault.Kind
 	}{
-		{"newer schema", "UPDATE semper_schema SET version = 8", "its schema has version 8 and this semper-server only knows versions up to 7", fault.Input},
+		{"newer schema", fmt.Sprintf("UPDATE semper_schema SET version = %d", len(migrations)+1), fmt.Sprintf("its schema has version %d and this semper-server only knows versions up to %d", len(migrations)+1, len(migrations)), fault.Input},
 		{"another program", "DROP TABLE semper_schema", "another program's tables", fault.Input},
 		{"broken", "DELETE FROM semper_schema", "no rows", fault.IO},
 	} {
@@ -268,5 +274,20 @@ func TestBulk(t *testing.T) {
 		if got := bulk(query, columns); got != want {
 			t.Errorf("%s becomes\n%s, want\n%s", query, got, want)
 		}
+	}
+}
+
+// TestOldPostgres brings forward what the first server made that knew PostgreSQL.
+func TestOldPostgres(t *testing.T) {
+	url := schema(t)
+	all := migrations
+	migrations = all[:postgresFirst]
+	func() {
+		defer func() { migrations = all }()
+		create(t, url).Close()
+	}()
+	s := fillAll(t, url)
+	if got := dump(t, s); len(got["samples"]) != 1 || len(got["audit"]) != 1 {
+		t.Errorf("brought forward: %v", got)
 	}
 }

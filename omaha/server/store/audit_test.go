@@ -1,0 +1,37 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/semper-os/semper/omaha/server/fleet"
+)
+
+func TestAudits(t *testing.T) {
+	onBoth(t, func(t *testing.T, name string) {
+		s, _ := filled(t, name)
+		ctx := t.Context()
+		const entries = auditRows + 10
+		write(t, s, func(tx Tx) error {
+			for i := range entries {
+				a := fleet.Audit{At: now, Who: "Ada", What: "test", Subject: fmt.Sprintf("s%d", i), Before: "b", After: "a"}
+				if err := tx.AddAudit(ctx, &a); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		log, next, err := s.Read().Audits(ctx, 0, "", 3)
+		if err != nil || len(log) != 3 || log[0].Subject != fmt.Sprintf("s%d", entries-1) || next != log[2].ID || log[0].Before != "b" || log[0].After != "a" {
+			t.Fatalf("%+v, next %d (%v)", log, next, err)
+		}
+		log, next, err = s.Read().Audits(ctx, next, "S7", 10_000)
+		if err != nil || len(log) == 0 || next == 0 { // s7 itself is older than what one search looks at
+			t.Fatalf("%d, next %d (%v)", len(log), next, err)
+		}
+		log, next, err = s.Read().Audits(ctx, next, "ada", 10_000)
+		if err != nil || len(log) != 7 || next != 0 {
+			t.Errorf("%d entries, next %d (%v)", len(log), next, err)
+		}
+	})
+}
