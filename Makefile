@@ -23,6 +23,7 @@ help: ## this list
 .PHONY: packages
 packages: ## install the host packages that builds, boots and tests need (as root)
 	@scripts/host-packages $(BUILD_PACKAGES) $(BOOT_PACKAGES) $(CHECK_PACKAGES)
+	@command -v npm >/dev/null || scripts/host-packages nodejs npm
 
 .PHONY: programs
 programs: ## build every program into bin/
@@ -71,6 +72,10 @@ bench-server: programs ## the update server's figures, as ratios to a bare handl
 .PHONY: sim
 sim: ## a million simulated machines and the real server, on virtual time
 	$(GO) run ./scripts/sim --out $(OUT)/sim
+
+.PHONY: console
+console: ## build the web console's pages anew, from omaha/server/console/web
+	cd omaha/server/console/web && npm ci --ignore-scripts && npm run check && npm run build
 
 .PHONY: generate
 generate: ## regenerate the protobuf code

@@ -15,6 +15,7 @@ import (
 	"github.com/semper-os/semper/builder/release"
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/qemu-tests/tamper"
 	"github.com/semper-os/semper/updater/agent"
@@ -107,19 +108,19 @@ func (s *server) forge(like, version, file string, signers []crypto.Signer) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	client, err := api.NewClient(s.URL, strings.TrimSpace(string(token)))
+	publisher, err := client.NewClient(s.URL, strings.TrimSpace(string(token)))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	blob := api.File{Name: release.Payload, Size: size, SHA256: hex.EncodeToString(sum.Sum(nil))}
-	if _, err := client.Upload(s.t.Context(), blob, f, nil); err != nil {
+	if _, err := publisher.Upload(s.t.Context(), blob, f, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	published := api.NewRelease{Manifest: list, Signature: signature}
-	if err := client.PutRelease(s.t.Context(), api.DefaultApp, api.DefaultArch, version, published); err != nil {
+	if _, err := publisher.PutRelease(s.t.Context(), version, client.PutReleaseQuery{}, published); err != nil {
 		s.t.Fatal(err)
 	}
-	if err := client.SetChannel(s.t.Context(), api.DefaultApp, api.DefaultArch, "stable", version); err != nil {
+	if _, err := publisher.SetChannel(s.t.Context(), "stable", client.SetChannelQuery{}, api.SetChannel{Version: version}); err != nil {
 		s.t.Fatal(err)
 	}
 }

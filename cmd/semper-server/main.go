@@ -1,4 +1,4 @@
-// Command semper-server is the update server of a fleet, and its operator's tool: serve, machine, group, channel, release, rollout, reboots, token, app, backup, restore.
+// Command semper-server is the update server of a fleet, and its operator's tool: serve, machine, group, channel, release, rollout, reboots, token, people, app, backup, restore.
 //
 // The verbs beside serve work on the data folder's database, whether a server runs on it or not.
 package main
@@ -50,7 +50,7 @@ func newRootCommand() *cobra.Command {
 	}
 	root.PersistentFlags().Bool("json", false, "print machine-readable JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Wrap(fault.Usage, err) })
-	root.AddCommand(newServeCommand(), newMachineCommand(), newGroupCommand(), newChannelCommand(), newReleaseCommand(), newRolloutCommand(), newRebootsCommand(), newTokenCommand(),
+	root.AddCommand(newServeCommand(), newMachineCommand(), newGroupCommand(), newChannelCommand(), newReleaseCommand(), newRolloutCommand(), newRebootsCommand(), newTokenCommand(), newPeopleCommand(),
 		newAppCommand(), newBackupCommand(), newRestoreCommand())
 	return root
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/store/postgrestest"
 )
 
@@ -51,7 +52,9 @@ func TestMain(m *testing.M) {
 //	address FILE          waits until a server has written its address there, and sets $SERVER
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
 //	revoke ROLE           revokes that role's token
+//	remove NAME           removes that person, by the id in the list that was printed last
 //	rot DIR               damages a file
+//	signin FILE TEXT      signs in with the link that the file ends with, and demands that the answer holds TEXT
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
 //
 // All of them run with each of the databases. With PostgreSQL the environment names one, and a second in $SECOND; [sqlite] begins lines that are for SQLite only.
@@ -79,8 +82,10 @@ func TestScripts(t *testing.T) {
 					"lock":    lock,
 					"post":    post,
 					"publish": publish,
+					"remove":  remove,
 					"revoke":  revoke,
 					"rot":     rot,
+					"signin":  signIn,
 				},
 			})
 		})
@@ -96,6 +101,16 @@ func revoke(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("no token of the role %s", args[0])
+}
+
+func remove(ts *testscript.TestScript, _ bool, args []string) {
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if f := strings.Fields(line); len(f) > 1 && f[len(f)-1] == args[0] {
+			ts.Check(ts.Exec("semper-server", "people", "remove", f[0], "--data", "data"))
+			return
+		}
+	}
+	ts.Fatalf("nobody is called %s", args[0])
 }
 
 // rot changes a byte of the first file in a folder.
@@ -140,6 +155,21 @@ func post(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+func signIn(ts *testscript.TestScript, _ bool, args []string) {
+	_, secret, ok := strings.Cut(strings.TrimSpace(ts.ReadFile(args[0])), "#")
+	if !ok {
+		ts.Fatalf("%s ends with no link", args[0])
+	}
+	res, err := http.Post(ts.Getenv("SERVER")+"/auth/link", "application/json", strings.NewReader(fmt.Sprintf(`{"secret":%q}`, secret)))
+	ts.Check(err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if answer := fmt.Sprintf("%s\n%s", res.Status, body); !strings.Contains(answer, args[1]) {
+		ts.Fatalf("the answer lacks %q:\n%s", args[1], answer)
+	}
+}
+
 func lock(ts *testscript.TestScript, _ bool, args []string) {
 	req, err := http.NewRequest(http.MethodPost, ts.Getenv("SERVER")+args[0], strings.NewReader(fmt.Sprintf(`{"client_params":{"id":%q,"group":%q}}`, args[2], args[1])))
 	ts.Check(err)
@@ -156,7 +186,7 @@ func lock(ts *testscript.TestScript, _ bool, args []string) {
 
 func publish(ts *testscript.TestScript, _ bool, args []string) {
 	version, channel := args[0], args[1]
-	c, err := api.NewClient(ts.Getenv("SERVER"), strings.TrimSpace(ts.ReadFile("data/"+server.TokenFile)))
+	c, err := client.NewClient(ts.Getenv("SERVER"), strings.TrimSpace(ts.ReadFile("data/"+server.TokenFile)))
 	ts.Check(err)
 	payload := strings.Repeat(version, 1000)
 	sum := sha256.Sum256([]byte(payload))
@@ -164,6 +194,8 @@ func publish(ts *testscript.TestScript, _ bool, args []string) {
 	_, err = c.Upload(context.Background(), file, strings.NewReader(payload), nil)
 	ts.Check(err)
 	manifest := fmt.Sprintf(`{"format":1,"version":%q,"architecture":"amd64","files":[{"name":%q,"size":%d,"sha256":%q}]}`, version, file.Name, file.Size, file.SHA256)
-	ts.Check(c.PutRelease(context.Background(), api.DefaultApp, "amd64", version, api.NewRelease{Manifest: []byte(manifest), Signature: []byte("not looked at")}))
-	ts.Check(c.SetChannel(context.Background(), api.DefaultApp, "amd64", channel, version))
+	_, err = c.PutRelease(context.Background(), version, client.PutReleaseQuery{}, api.NewRelease{Manifest: []byte(manifest), Signature: []byte("not looked at")})
+	ts.Check(err)
+	_, err = c.SetChannel(context.Background(), channel, client.SetChannelQuery{}, api.SetChannel{Version: version})
+	ts.Check(err)
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server"
+	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/people"
 	"github.com/semper-os/semper/omaha/server/proxies"
 	"github.com/semper-os/semper/payload"
 )
@@ -21,7 +23,7 @@ import (
 type serveFlags struct {
 	listen, addressFile, logFormat string
 	verbose                        bool
-	trusted, trustKeys             []string
+	trusted, trustKeys, roles      []string
 	cfg                            server.Config
 }
 
@@ -34,6 +36,7 @@ func newServeCommand() *cobra.Command {
 
 The first start makes the data folder, the application "semper" with the channels stable, beta and alpha,
 and a token to publish releases with, in the file ` + server.TokenFile + ` of the data folder. Take the token from there and delete the file.
+Where nobody could sign in, it prints a link for the first administrator.
 
 SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
 		Args: args(0),
@@ -59,6 +62,13 @@ SIGTERM and Ctrl-C let the requests under way finish, for ten seconds at most.`,
 	fl.StringArrayVar(&f.trusted, "trusted-proxy", nil, "network of proxies whose Forwarded and X-Forwarded-* are believed; repeatable")
 	fl.Float64Var(&f.cfg.RateLimit, "rate-limit", 100, "requests a second of machines at one address, ten times as many at once; 0 for no limit")
 	fl.Float64Var(&f.cfg.FailureLimit, "failure-limit", 10, "failed authentications a minute from one address, 20 at once; 0 for no limit")
+	fl.StringVar(&f.cfg.OIDC.Issuer, "oidc-issuer", "", "an OpenID provider's issuer URL, where people sign in (default: none)")
+	fl.StringVar(&f.cfg.OIDC.ClientID, "oidc-client-id", "", "this server's client id there; it comes back to PUBLIC-URL/auth/oidc/callback")
+	fl.StringVar(&f.cfg.OIDC.SecretFile, "oidc-client-secret-file", "", "the client's secret, not readable by others (default: a public client)")
+	fl.StringVar(&f.cfg.OIDC.Name, "oidc-name", "", "what people call the provider (default: its host)")
+	fl.StringVar(&f.cfg.OIDC.GroupsClaim, "oidc-groups-claim", "", "the claim that has a person's groups (default \"groups\")")
+	fl.StringArrayVar(&f.cfg.OIDC.Scopes, "oidc-scope", nil, "a scope to ask for beside openid, profile, email and, where the provider knows it, groups; repeatable")
+	fl.StringArrayVar(&f.roles, "oidc-role", nil, "GROUP=ROLE: what a group's people may do; the highest counts; repeatable")
 	fl.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fl.BoolVar(&f.verbose, "verbose", false, "log every check, not only events")
 	return c
@@ -96,6 +106,13 @@ func serve(ctx context.Context, f serveFlags) error {
 	if f.cfg.Proxies, err = proxies.Parse(f.trusted); err != nil {
 		return err
 	}
+	for _, text := range f.roles {
+		r, err := people.ParseRole(text)
+		if err != nil {
+			return fmt.Errorf("--oidc-role: %w", err)
+		}
+		f.cfg.OIDC.Roles = append(f.cfg.OIDC.Roles, r)
+	}
 	if !(f.cfg.RateLimit >= 0 && f.cfg.RateLimit <= 1e6 && f.cfg.FailureLimit >= 0 && f.cfg.FailureLimit <= 1e6) {
 		return fault.New(fault.Usage, "--rate-limit and --failure-limit: want 0 to 1000000")
 	}
@@ -116,6 +133,9 @@ func (f *serveFlags) listenAndServe(ctx context.Context, s *server.Server, log *
 		return fault.New(fault.Network, "listen on %s: %w", f.listen, err)
 	}
 	defer l.Close()
+	if err := f.showFirstLink(ctx, s, l.Addr()); err != nil {
+		return err
+	}
 	address := l.Addr().String()
 	if f.addressFile != "" {
 		if err := writeAddress(f.addressFile, address); err != nil {
@@ -124,6 +144,27 @@ func (f *serveFlags) listenAndServe(ctx context.Context, s *server.Server, log *
 	}
 	log.Info("serving", "address", address, "data", f.cfg.Dir)
 	return s.Serve(ctx, l)
+}
+
+// showFirstLink lets somebody in where nobody could sign in otherwise. It is printed and not logged: logs go far.
+func (f *serveFlags) showFirstLink(ctx context.Context, s *server.Server, listens net.Addr) error {
+	host, port, err := net.SplitHostPort(listens.String())
+	if err != nil {
+		return fault.Wrap(fault.Internal, err)
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http"
+	if f.cfg.TLS.Cert != "" {
+		scheme = "https"
+	}
+	link, err := s.FirstLink(ctx, scheme+"://"+net.JoinHostPort(host, port))
+	if err != nil || link == "" {
+		return err
+	}
+	fmt.Printf("Nobody can sign in yet. With this link an administrator can, once, within %d hours:\n%s\n", int(fleet.LinkLife.Hours()), link)
+	return nil
 }
 
 // writeAddress makes the file appear with its whole content: others wait for it.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/freshness"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/updater/durable"
 )
@@ -148,13 +150,13 @@ func loadSigners(dirs []string) (signers, error) {
 }
 
 func (f *freshnessFlags) run(ctx context.Context, now time.Time) (stated, []byte, error) {
-	var client *api.Client
+	var c *client.Client
 	if f.server != "" {
 		token, err := readToken(f.tokenFile)
 		if err != nil {
 			return stated{}, nil, err
 		}
-		if client, err = api.NewClient(f.server, token); err != nil {
+		if c, err = client.NewClient(f.server, token); err != nil {
 			return stated{}, nil, err
 		}
 	}
@@ -183,20 +185,20 @@ func (f *freshnessFlags) run(ctx context.Context, now time.Time) (stated, []byte
 		}
 		out.File = f.out
 	}
-	if client == nil {
+	if c == nil {
 		return out, envelope, nil
 	}
 	if !out.Complete {
 		return out, nil, fault.New(fault.Verification, "the freshness statement is not brought to the server: %s", out.Missing)
 	}
-	before, err := client.Freshness(ctx, f.app, out.Architecture, out.Channel)
+	before, err := statementOf(ctx, c, f.app, out.Architecture, out.Channel)
 	if err != nil {
 		return out, nil, err
 	}
 	if old, err := freshness.Unverified(before); err == nil {
 		out.Before = old.Version
 	}
-	if err := client.PutFreshness(ctx, f.app, out.Architecture, out.Channel, envelope); err != nil {
+	if _, err := c.PutFreshness(ctx, out.Channel, client.PutFreshnessQuery{App: f.app, Arch: out.Architecture}, envelope); err != nil {
 		return out, nil, err
 	}
 	out.Server = f.server
@@ -355,4 +357,17 @@ func (s *stated) print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// statementOf returns a channel's statement in its envelope, not verified; nil if the server has none, or knows no such channel.
+func statementOf(ctx context.Context, c *client.Client, app, arch, channel string) ([]byte, error) {
+	envelope, err := c.Freshness(ctx, channel, client.FreshnessQuery{App: app, Arch: arch})
+	var status *client.StatusError
+	if errors.As(err, &status) && status.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("freshness statement of channel %s: %w", channel, err)
+	}
+	return envelope, nil
 }

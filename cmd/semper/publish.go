@@ -17,6 +17,7 @@ import (
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/freshness"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/progress"
 )
 
@@ -95,7 +96,7 @@ func publish(ctx context.Context, dir string, f *publishFlags) (published, error
 	if err != nil {
 		return published{}, err
 	}
-	client, err := api.NewClient(f.server, token)
+	c, err := client.NewClient(f.server, token)
 	if err != nil {
 		return published{}, err
 	}
@@ -112,13 +113,13 @@ func publish(ctx context.Context, dir string, f *publishFlags) (published, error
 	if err != nil {
 		return published{}, fmt.Errorf("release %s: %w", dir, err)
 	}
-	p, err := send(ctx, client, r, f)
+	p, err := send(ctx, c, r, f)
 	p.Verified, p.SignedBy = len(trust.Keys) > 0, f.keys.signedBy(r.Signers)
 	return p, err
 }
 
 // send brings a verified release to the server. Each step can be repeated, so that the whole can.
-func send(ctx context.Context, client *api.Client, r *release.Release, f *publishFlags) (published, error) {
+func send(ctx context.Context, c *client.Client, r *release.Release, f *publishFlags) (published, error) {
 	m := &r.Manifest
 	p := published{dir: r.Dir, Server: f.server, App: f.app, Version: m.Version, Arch: m.Architecture, Channel: f.channel}
 	file, ok := m.File(release.Payload)
@@ -144,22 +145,23 @@ func send(ctx context.Context, client *api.Client, r *release.Release, f *publis
 	}
 	defer content.Close()
 	bar := progress.New(os.Stderr, "upload "+filepath.Join(m.Dir(), file.Name), file.Size)
-	p.Sent, err = client.Upload(ctx, p.Payload, content, bar)
+	p.Sent, err = c.Upload(ctx, p.Payload, content, bar)
 	bar.Done()
 	if err != nil {
 		return p, err
 	}
-	if err := client.PutRelease(ctx, f.app, m.Architecture, m.Version, api.NewRelease{Manifest: manifest, Signature: signature, Packages: packages}); err != nil {
-		return p, err
+	_, err = c.PutRelease(ctx, m.Version, client.PutReleaseQuery{App: f.app, Arch: m.Architecture}, api.NewRelease{Manifest: manifest, Signature: signature, Packages: packages})
+	if err != nil {
+		return p, fmt.Errorf("publish release %s: %w", m.Version, err)
 	}
 	if f.channel == "" { // a rollout, or a person, brings it to a channel
 		return p, nil
 	}
-	if err := client.SetChannel(ctx, f.app, m.Architecture, f.channel, m.Version); err != nil {
-		return p, err
+	if _, err := c.SetChannel(ctx, f.channel, client.SetChannelQuery{App: f.app, Arch: m.Architecture}, api.SetChannel{Version: m.Version}); err != nil {
+		return p, fmt.Errorf("assign %s to channel %s: %w", m.Version, f.channel, err)
 	}
 	// The release is out whatever comes of this.
-	if b, err := client.Freshness(ctx, f.app, m.Architecture, f.channel); err == nil && b != nil {
+	if b, err := statementOf(ctx, c, f.app, m.Architecture, f.channel); err == nil && b != nil {
 		if s, err := freshness.Unverified(b); err == nil {
 			p.Freshness = &publishedFreshness{Version: s.Version, Expires: s.Expires, Old: s.Version != m.Version}
 		}

@@ -94,7 +94,7 @@ func writeTestRelease(out, content string) (crypto.Signer, error) {
 		return nil, err
 	}
 	for name, data := range map[string][]byte{
-		release.Payload: bytes.Repeat([]byte(content), 102400), release.UKI: []byte("uki"), release.Packages: []byte("lock"),
+		release.Payload: bytes.Repeat([]byte(content), 102400), release.UKI: []byte("uki"), release.Packages: []byte(packagesLock),
 	} {
 		if err := w.WriteFile(name, data); err != nil {
 			return nil, err
@@ -120,3 +120,9 @@ func newTestToken(data string, role fleet.Role) (token string, err error) {
 	})
 	return token, err
 }
+
+// packagesLock is as short as the list of an image's packages can be.
+const packagesLock = `{"format":"semper lock 1","suite":"trixie","architecture":"amd64","components":["main"]}
+{"release":"trixie","date":"2026-11-21T09:15:44Z"}
+{"package":"linux-image","version":"6.12","architecture":"amd64","groups":["kernel"],"size":100,"sha256":"57dee9124ac6c57b75a8aed09052245942027dd46649d3d02285c35c11cfd000","archive":"debian","path":"pool/linux-image.deb"}
+`

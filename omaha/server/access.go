@@ -80,12 +80,19 @@ func forMachines(path string) bool {
 	return strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/payloads/")
 }
 
+// signsIn reports whether a path is one where people show who they are.
+func signsIn(path string) bool {
+	return strings.HasPrefix(path, "/auth/") && path != "/auth/options" && path != "/auth/sign-out"
+}
+
 // guarded bounds what an address may ask and how often it may be refused, and lets machines through that belong to the fleet.
 // A refusal is counted when it is known, so requests under way at once may be a few more than the bound; secrets have too many bits for that to matter.
 func (s *Server) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		machines := forMachines(r.URL.Path)
-		if !machines && !strings.HasPrefix(r.URL.Path, "/api/") {
+		// A browser whose session has ended, or has none yet, does not guess. Nor do ids of sessions, which have as many bits as tokens, let anybody keep others out who are
+		// signed in behind the same address.
+		if !machines && !signsIn(r.URL.Path) && (!strings.HasPrefix(r.URL.Path, "/api/") || r.Header.Get("Authorization") == "") {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -148,14 +148,19 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	tx := s.store.Read()
-	if _, err := tx.Rollout(r.Context(), id); err != nil {
+	ro, err := tx.Rollout(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	machines, err := tx.CountMachines(r.Context(), ro.App, ro.Channel, ro.Arch)
+	if err != nil {
 		return err
 	}
 	samples, err := tx.RolloutSamples(r.Context(), id)
 	if err != nil {
 		return err
 	}
-	out := api.Progress{Times: []time.Time{}, Reached: []float64{}, Updating: []int64{}, Complete: []int64{}, Failed: []int64{}}
+	out := api.Progress{Machines: machines, Times: []time.Time{}, Reached: []float64{}, Updating: []int64{}, Complete: []int64{}, Failed: []int64{}}
 	for _, p := range samples {
 		out.Times, out.Reached = append(out.Times, p.At), append(out.Reached, p.Reached)
 		out.Updating, out.Complete, out.Failed = append(out.Updating, p.Updating), append(out.Complete, p.Complete), append(out.Failed, p.Failed)

@@ -104,15 +104,15 @@ func (f *feeds) tell(topics []string) {
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(feedEvery)
 	defer tick.Stop()
-	last, err := glance(ctx, s.store.Read(), nil)
+	var last *sight
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		var now *sight
-		if now, err = glance(ctx, s.store.Read(), last); err != nil {
+		now, err := glance(ctx, s.store.Read(), last)
+		if err != nil {
 			continue // the next look may do better, and who asks is told
 		}
 		if last != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/client"
 	"github.com/semper-os/semper/omaha/server/api"
+	serverclient "github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/payload"
 )
@@ -50,7 +51,7 @@ func TestFreshnessEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publisher, err := api.NewClient(f.http.URL, f.token)
+	publisher, err := serverclient.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestFreshnessEndToEnd(t *testing.T) {
 	}
 	put := func(s freshness.Statement) {
 		t.Helper()
-		if err := publisher.PutFreshness(t.Context(), "semper", "amd64", "stable", signed(t, s, key)); err != nil {
+		if _, err := publisher.PutFreshness(t.Context(), "stable", serverclient.PutFreshnessQuery{}, signed(t, s, key)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,7 +86,7 @@ func TestFreshnessEndToEnd(t *testing.T) {
 	if v := judge(now); v.Case != freshness.Missing || v.Allows() {
 		t.Errorf("before there is a statement: %+v", v)
 	}
-	if b, err := publisher.Freshness(t.Context(), "semper", "amd64", "stable"); b != nil || err != nil {
+	if b, err := publisher.Freshness(t.Context(), "stable", serverclient.FreshnessQuery{}); !fault.Is(err, fault.Input) {
 		t.Errorf("statement %q (%v)", b, err)
 	}
 	f.publish("semper", "1.1.0", "stable")
@@ -107,7 +108,7 @@ func TestFreshnessEndToEnd(t *testing.T) {
 	if v := judge(issued.Add(15 * 24 * time.Hour)); v.Case != freshness.Expired || !v.Alarming() || v.Allows() {
 		t.Errorf("frozen: %+v", v)
 	}
-	if b, err := publisher.Freshness(t.Context(), "semper", "amd64", "stable"); !bytes.Equal(b, signed(t, statement("1.2.0", issued.Add(time.Minute)), key)) || err != nil {
+	if b, err := publisher.Freshness(t.Context(), "stable", serverclient.FreshnessQuery{}); !bytes.Equal(b, signed(t, statement("1.2.0", issued.Add(time.Minute)), key)) || err != nil {
 		t.Errorf("statement %q (%v)", b, err)
 	}
 	_, _, metrics := f.do("GET", "/metrics", "")
@@ -190,12 +191,12 @@ func TestFreshnessRefusals(t *testing.T) {
 	if status, _, body := f.do("GET", "/api/v1/channels/stable/freshness", "", "Authorization", viewer); status != 200 || body != good {
 		t.Errorf("a viewer's GET: %d %s", status, body)
 	}
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := serverclient.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = c.PutFreshness(t.Context(), "semper", "amd64", "stable", signed(t, other, key))
-	var status *api.StatusError
+	_, err = c.PutFreshness(t.Context(), "stable", serverclient.PutFreshnessQuery{}, signed(t, other, key))
+	var status *serverclient.StatusError
 	if !errors.As(err, &status) || status.Status != 409 || !fault.Is(err, fault.Input) {
 		t.Errorf("client's error %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 )
 
 // lockOf is a packages.lock with some packages: names, each with a version.
@@ -39,7 +40,7 @@ func lockOf(packages ...string) []byte {
 // TestPackages publishes releases with the lists of what they are made of.
 func TestPackages(t *testing.T) {
 	f := serve(t, t.TempDir(), Config{})
-	client, err := api.NewClient(f.http.URL, f.token)
+	publisher, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestPackages(t *testing.T) {
 		t.Helper()
 		data := payloadOf(version)
 		file := fileOf(data)
-		if _, err := client.Upload(t.Context(), file, bytes.NewReader(data), nil); err != nil {
+		if _, err := publisher.Upload(t.Context(), file, bytes.NewReader(data), nil); err != nil {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(list)
@@ -55,7 +56,8 @@ func TestPackages(t *testing.T) {
 		if change != nil {
 			change(&n)
 		}
-		return client.PutRelease(t.Context(), "semper", "amd64", version, n)
+		_, err := publisher.PutRelease(t.Context(), version, client.PutReleaseQuery{}, n)
+		return err
 	}
 	for _, r := range []struct {
 		version string

@@ -43,7 +43,7 @@ func (s *Server) repeatable(o *api.Operation, next handler) handler {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		asked := &store.Request{
-			Key:     sha256.Sum256(fmt.Appendf(nil, "%q %q", who(r), key)),
+			Key:     sha256.Sum256(fmt.Appendf(nil, "%q %q %q", who(r), callerOf(r).person, key)),
 			Content: sha256.Sum256(fmt.Appendf(nil, "%q %q", r.Method+" "+r.URL.RequestURI(), body)),
 			At:      s.cfg.Now().UTC(),
 		}

@@ -73,6 +73,10 @@ func (s *Server) handlers() map[string]handler {
 		"Audit":          s.audit,
 		"Blob":           s.blob,
 		"PutBlob":        s.putBlob,
+		"Me":             s.me,
+		"People":         s.people,
+		"PutPerson":      s.putPerson,
+		"DeletePerson":   s.deletePerson,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
@@ -232,7 +233,7 @@ func TestInterruptedUpload(t *testing.T) {
 	if status, _, _ := f.do("GET", "/payloads/"+file.SHA256+"/full.crau", ""); status != http.StatusNotFound {
 		t.Errorf("half a payload is visible: %d", status)
 	}
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +258,7 @@ func TestFileOnDiskUnknownToTheDatabase(t *testing.T) {
 	if _, err := f.s.payloads.Append(t.Context(), sha256.Sum256(data), file.Size, 0, bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,12 +55,52 @@ var mayUse = map[string]string{
 	"GET /api/v1/audit":                            "vopa",
 	"GET /api/v1/blobs/{sha256}":                   "pa",
 	"PUT /api/v1/blobs/{sha256}":                   "pa",
+	"GET /api/v1/me":                               "vopa",
+	"GET /api/v1/people":                           "a",
+	"PUT /api/v1/people/{id}":                      "a",
+	"DELETE /api/v1/people/{id}":                   "a",
+}
+
+// mayAuth says what the routes for signing in answer to somebody who is nobody, and shows nothing. There too a route needs a row.
+var mayAuth = map[string]int{
+	"GET /auth/options":       200,
+	"GET /auth/oidc/start":    404, // this server has no provider
+	"GET /auth/oidc/callback": 404,
+	"POST /auth/link":         401,
+	"POST /auth/token":        401,
+	"POST /auth/sign-out":     200,
+}
+
+func TestWhoMaySignIn(t *testing.T) {
+	f := serve(t, t.TempDir(), Config{})
+	handlers := f.s.authHandlers()
+	for pattern := range handlers {
+		want, ok := mayAuth[pattern]
+		if !ok {
+			t.Errorf("%s: what it answers is not in the table", pattern)
+			continue
+		}
+		method, path, _ := strings.Cut(pattern, " ")
+		status, header, body := f.do(method, path, "{}")
+		if status != want || header.Get("Cache-Control") != "no-store" || header.Get("Set-Cookie") != "" && path != "/auth/sign-out" {
+			t.Errorf("%s: status %d, %v: %s", pattern, status, header, body)
+		}
+		if status, _, _ := f.do(map[string]string{"GET": "POST", "POST": "GET"}[method], path, "{}"); status != 404 && status != 405 {
+			t.Errorf("%s by another method: status %d", path, status)
+		}
+	}
+	if len(handlers) != len(mayAuth) {
+		t.Errorf("the table has %d rows, and there are %d routes", len(mayAuth), len(handlers))
+	}
 }
 
 func TestWhoMayUseWhat(t *testing.T) {
 	f := serve(t, t.TempDir(), Config{})
 	tokens := map[string]string{
 		"v": f.newToken(fleet.Viewer), "o": f.newToken(fleet.Operator), "p": f.newToken(fleet.Publisher), "a": f.newToken(fleet.Admin),
+	}
+	sessions := map[string]*browser{
+		"v": f.byLink("v", fleet.Viewer), "o": f.byLink("o", fleet.Operator), "p": f.byLink("p", fleet.Publisher), "a": f.byLink("a", fleet.Admin),
 	}
 	seen := 0
 	handlers := f.s.handlers()
@@ -84,6 +124,15 @@ func TestWhoMayUseWhat(t *testing.T) {
 			status, _, body := f.do(method, path, "", "Authorization", "Bearer "+token)
 			if let := status != 403 && status != 401; let != strings.Contains(who, role) {
 				t.Errorf("%s as %s: status %d: %s", o.Pattern, role, status, body)
+			}
+		}
+		for role, b := range sessions {
+			status, body := b.call(method, path, "")
+			if let := status != 403 && status != 401; let != strings.Contains(who, role) {
+				t.Errorf("%s in a session as %s: status %d: %s", o.Pattern, role, status, body)
+			}
+			if status, _, body := b.send(method, path, ""); method != "GET" && status != 403 {
+				t.Errorf("%s in a session as %s, without the header: status %d: %s", o.Pattern, role, status, body)
 			}
 		}
 		if status, _, _ := f.do(method, path, ""); status != 401 {

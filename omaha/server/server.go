@@ -6,6 +6,8 @@
 //	POST /v1/update, /v1/update/       Omaha 3.0 (package omaha)
 //	GET  /payloads/SHA256/NAME         a payload, with ranges; its content never changes
 //	     /api/v1/…                     REST, see package api
+//	GET  /, /machines, …               the console, see package console
+//	     /auth/…                       people sign in and out, see package people and authRoutes
 //	GET  /healthz                      200 while the program runs
 //	GET  /readyz                       200 while it can answer machines
 //	GET  /metrics                      counters, in Prometheus' text format
@@ -47,7 +49,9 @@ import (
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/certs"
+	"github.com/semper-os/semper/omaha/server/console"
 	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/people"
 	"github.com/semper-os/semper/omaha/server/proxies"
 	"github.com/semper-os/semper/omaha/server/ratelimit"
 	"github.com/semper-os/semper/omaha/server/store"
@@ -90,6 +94,7 @@ type Config struct {
 	EnrolmentFile string          // secrets of which machines show one, a line each; none are needed when empty
 	RateLimit     float64         // requests a second of machines at one address; 0: no limit
 	FailureLimit  float64         // failed authentications a minute from one address; 0: no limit
+	OIDC          people.Config   // where people sign in; nowhere when it names no issuer
 }
 
 // minRetire keeps a fleet from being retired by a weekend.
@@ -130,6 +135,11 @@ type Server struct {
 	secrets      [][sha256.Size]byte // hashes of what machines show
 	machineLimit *ratelimit.Limit
 	failures     *ratelimit.Limit
+
+	oidc          *people.Provider // nil: none
+	origins       *http.CrossOriginProtection
+	tokenFailures *ratelimit.Limit // of sign-ins, by the token
+	forgot        time.Time        // when sessions were looked through last, by Sweep alone
 }
 
 // Open opens the data folder, and fills it at the first start.
@@ -198,7 +208,7 @@ func (s *Server) openAccess() (err error) {
 	}
 	s.machineLimit = ratelimit.New(s.cfg.RateLimit, s.cfg.RateLimit*rateBurst)
 	s.failures = ratelimit.New(s.cfg.FailureLimit/60, failureBurst)
-	return nil
+	return s.openPeople()
 }
 
 func (s *Server) open(ctx context.Context) (err error) {
@@ -361,6 +371,10 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /metrics", s.serveMetrics)
 	s.lockRoutes(mux)
 	s.restRoutes(mux)
+	s.authRoutes(mux)
+	for _, pattern := range console.Patterns {
+		mux.Handle(pattern, console.Handler())
+	}
 	return s.placed(s.measured(s.guarded(mux)))
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/blobs"
 	"github.com/semper-os/semper/omaha/server/blobs/s3test"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
@@ -55,6 +56,8 @@ type fixture struct {
 	http  *httptest.Server
 	token string
 	log   *syncBuffer
+
+	adminToken string // empty until somebody wants it
 }
 
 type syncBuffer struct {
@@ -106,7 +109,7 @@ func serve(t *testing.T, dir string, cfg Config) *fixture {
 	if err != nil {
 		t.Fatal(errors.Join(err, s.Close()))
 	}
-	f := &fixture{t, s, hs, strings.TrimSpace(string(token)), log}
+	f := &fixture{T: t, s: s, http: hs, token: strings.TrimSpace(string(token)), log: log}
 	t.Cleanup(f.stop)
 	err = s.store.Write(t.Context(), func(tx store.Tx) error {
 		if _, err := tx.Application(t.Context(), flatcarApp); err == nil {
@@ -168,7 +171,7 @@ func manifestOf(version, arch string, files ...api.File) []byte {
 // publish uploads a release and assigns it to a channel.
 func (f *fixture) publish(app, version, channel string) {
 	f.Helper()
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -179,10 +182,10 @@ func (f *fixture) publish(app, version, channel string) {
 		f.Fatal(err)
 	}
 	r := api.NewRelease{Manifest: manifestOf(version, "amd64", file), Signature: []byte("sig")}
-	if err := c.PutRelease(f.Context(), app, "amd64", version, r); err != nil {
+	if _, err := c.PutRelease(f.Context(), version, client.PutReleaseQuery{App: app}, r); err != nil {
 		f.Fatal(err)
 	}
-	if err := c.SetChannel(f.Context(), app, "amd64", channel, version); err != nil {
+	if _, err := c.SetChannel(f.Context(), channel, client.SetChannelQuery{App: app}, api.SetChannel{Version: version}); err != nil {
 		f.Fatal(err)
 	}
 }

@@ -66,7 +66,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 			all = errors.Join(all, fmt.Errorf("rollout %d: %w", open[i].ID, err))
 		}
 	}
-	return errors.Join(all, s.sample(ctx), s.forget(ctx), s.retire(ctx))
+	return errors.Join(all, s.sample(ctx), s.forget(ctx), s.retire(ctx), s.forgetPeople(ctx))
 }
 
 // retire marks machines that were not seen for long. What the server could not hear is not held against them.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -63,15 +64,14 @@ func RevokeToken(ctx context.Context, tx store.Tx, id, who string, now time.Time
 // errBadToken does not say what was wrong with a token.
 var errBadToken = fault.New(fault.Verification, "a valid token is needed: Authorization: Bearer TOKEN")
 
-// bearer returns the token that a request shows.
-func (s *Server) bearer(r *http.Request) (t store.Token, err error) {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	rest, ours := strings.CutPrefix(token, tokenPrefix)
-	if !strings.EqualFold(scheme, "Bearer") || !ours || len(token) > maxToken {
+// token returns the token of a text, or errBadToken.
+func (s *Server) token(ctx context.Context, text string) (t store.Token, err error) {
+	rest, ours := strings.CutPrefix(text, tokenPrefix)
+	if !ours || len(text) > maxToken {
 		return t, errBadToken
 	}
 	id, secret, _ := strings.Cut(rest, "_")
-	known, err := s.store.Read().Token(r.Context(), id)
+	known, err := s.store.Read().Token(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return t, errBadToken
 	}
@@ -84,24 +84,54 @@ func (s *Server) bearer(r *http.Request) (t store.Token, err error) {
 	return known, nil
 }
 
-// needs lets a request through whose bearer has at least the role need.
+// caller is who asks.
+type caller struct {
+	name   string // for people to read
+	who    string // for the audit log
+	via    fleet.Via
+	role   fleet.Role
+	person string // the id; empty for a token
+	csrf   string // of a session
+}
+
+func tokenCaller(t *store.Token) caller {
+	return caller{name: cmp.Or(t.Label, "token "+t.ID), who: strings.TrimSpace("token " + t.ID + " " + t.Label), via: fleet.ViaToken, role: t.Role}
+}
+
+// caller finds out who asks: the bearer of a token or, without one, whose session it is.
+func (s *Server) caller(r *http.Request) (caller, error) {
+	if shown := r.Header.Get("Authorization"); shown != "" {
+		scheme, text, _ := strings.Cut(shown, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return caller{}, errBadToken
+		}
+		t, err := s.token(r.Context(), text)
+		return tokenCaller(&t), err
+	}
+	return s.sessionCaller(r)
+}
+
+// needs lets a request through of somebody who has at least the role need.
 func (s *Server) needs(need fleet.Role, next func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return s.answers(func(w http.ResponseWriter, r *http.Request) error {
-		t, err := s.bearer(r)
+		c, err := s.caller(r)
 		if err != nil {
 			return err
 		}
-		if !t.Role.Covers(need) {
-			return httpError{http.StatusForbidden, fault.New(fault.Verification, "the token's role is %s; this needs %s", t.Role, need)}
+		if !c.role.Covers(need) {
+			return httpError{http.StatusForbidden, fault.New(fault.Verification, "the role of %s is %s; this needs %s", c.name, c.role, need)}
 		}
-		return next(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, "token "+t.ID+" "+t.Label)))
+		return next(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
 	})
 }
 
-type whoKey struct{}
+type callerKey struct{}
+
+// callerOf is who asks, once needs has found out.
+func callerOf(r *http.Request) caller {
+	c, _ := r.Context().Value(callerKey{}).(caller)
+	return c
+}
 
 // who asks, for the audit log.
-func who(r *http.Request) string {
-	name, _ := r.Context().Value(whoKey{}).(string)
-	return strings.TrimSpace(name)
-}
+func who(r *http.Request) string { return callerOf(r).who }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/payload"
 	"github.com/semper-os/semper/payload/detached"
 )
@@ -61,7 +62,7 @@ func signedPayload(t *testing.T, version string, signer crypto.Signer) []byte {
 func TestVerifies(t *testing.T) {
 	key, stranger := newKey(t), newKey(t)
 	f := serve(t, t.TempDir(), Config{Trust: payload.Trust{Keys: []crypto.PublicKey{key.Public()}, Threshold: 1}})
-	c, err := api.NewClient(f.http.URL, f.token)
+	c, err := client.NewClient(f.http.URL, f.token)
 	if err != nil {
 		t.Fatal(err)
 	}

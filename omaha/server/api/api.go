@@ -1,4 +1,4 @@
-// Package api holds the messages of the update server's REST interface, and a client for the part of it that publishing needs.
+// Package api holds the messages of the update server's REST interface and the list of its operations; package client calls them.
 //
 // Everything is under /api/v1 and needs "Authorization: Bearer TOKEN". The parameters app (an application's id or name, "semper" when it is missing) and arch ("amd64" when
 // it is missing) go into the query.

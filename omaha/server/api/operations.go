@@ -92,6 +92,10 @@ var Operations = []Operation{
 	{"Audit", "GET /api/v1/audit", fleet.Viewer, "list what was changed, newest first", []Parameter{{"before", "the next of the page before"}, ofText, ofLimit}, nil, Audits{}, ""},
 	{"Blob", "GET /api/v1/blobs/{sha256}", fleet.Publisher, "how much of a file has arrived", nil, nil, Blob{}, ""},
 	{"PutBlob", "PUT /api/v1/blobs/{sha256}", fleet.Publisher, "upload a file, or the rest of one", []Parameter{ofSize, ofOffset}, nil, Blob{}, "application/octet-stream"},
+	{"Me", "GET /api/v1/me", fleet.Viewer, "who asks, and what they may do", nil, nil, Me{}, ""},
+	{"People", "GET /api/v1/people", fleet.Admin, "list people, by name", nil, nil, People{}, ""},
+	{"PutPerson", "PUT /api/v1/people/{id}", fleet.Admin, "give a person a role, or leave it to the groups again", nil, SetRole{}, Person{}, ""},
+	{"DeletePerson", "DELETE /api/v1/people/{id}", fleet.Admin, "forget a person, and end all their sessions", nil, nil, Nothing{}, ""},
 }
 
 // Nothing is the answer to what leaves nothing to tell.

@@ -64,6 +64,7 @@ type Preview struct {
 
 // Progress is how far a rollout was, at some times.
 type Progress struct {
+	Machines int64       `json:"machines"` // of the channel, now
 	Times    []time.Time `json:"times"`
 	Reached  []float64   `json:"reached"` // the share of the machines that might have it, 0 to 1
 	Updating []int64     `json:"updating"`

@@ -7,6 +7,7 @@
 package ratelimit
 
 import (
+	"crypto/sha256"
 	"math"
 	"net/netip"
 	"sync"
@@ -75,4 +76,10 @@ func (l *Limit) use(a netip.Addr, now time.Time, n float64) time.Duration {
 	}
 	l.young[a] = b
 	return wait
+}
+
+// Named is an address that stands for a name, for a limit that is not on addresses.
+func Named(name string) netip.Addr {
+	sum := sha256.Sum256([]byte(name))
+	return netip.AddrFrom16([16]byte(sum[:16])) // the first half counts
 }

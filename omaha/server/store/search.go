@@ -100,7 +100,8 @@ func (tx Tx) searchPlaces(ctx context.Context, s *Search) ([]searchPlace, error)
 	case s.Group != "":
 		return []searchPlace{{
 			"members JOIN machines ON machines.app = members.app AND machines.id = members.machine WHERE members.app = ? AND members.grp = ? AND members.machine > ?",
-			"members.machine", []any{s.App, s.Group, s.After},
+			"members.machine",
+			[]any{s.App, s.Group, s.After},
 		}}, nil
 	case s.Text != "":
 		var some bool

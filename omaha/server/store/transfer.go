@@ -40,6 +40,9 @@ var tables = []struct {
 	{"requests", false},
 	{"webhooks", false},
 	{"deliveries", true},
+	{"people", false},
+	{"sessions", false},
+	{"links", false},
 }
 
 const transferTimeout = 2 * time.Hour

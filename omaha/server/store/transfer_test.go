@@ -83,6 +83,10 @@ func fillAll(t *testing.T, name string) *Store {
 			tx.PutRequest(ctx, &Request{At: now, Answer: []byte("{}")}),
 			tx.AddWebhook(ctx, &Webhook{ID: "w", URL: "https://x", Secret: "s", Events: []string{"halt"}, Created: now}),
 			tx.AddDelivery(ctx, &Delivery{Webhook: "w", Event: "halt", Body: []byte("b"), At: now}),
+			tx.PutPerson(ctx, &fleet.Person{ID: "oidc:x", Name: "Ada", Via: fleet.ViaOIDC, Groups: []string{"g"}, Created: now}),
+			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{1}, Person: "oidc:x", Created: now, Seen: now}),
+			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{2}, Token: "t", Created: now, Seen: now}),
+			tx.AddLink(ctx, &fleet.Link{SHA256: [32]byte{3}, Person: "oidc:x", Created: now, Expires: now}),
 			tx.PutRolloutSteps(ctx, []MachineStep{{ro.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Granted, Canary: true, Since: now}}}),
 		)
 	})

@@ -50,22 +50,22 @@ export interface Rollout {
 export interface RolloutFailure { machine: string; step: string; canary: boolean; at: string; why: string }
 export interface RolloutDetail extends Rollout { failures: RolloutFailure[]; preview: { after_ns: number; share: number; machines: number }[] }
 export interface NewRollout { version: string; channel: string; arch: string; plan: Plan; start: boolean }
-export interface Preview { machines: number; canaries: number; points: { at: string; share: number }[]; complete: string; warnings: string[] | null }
-export interface Progress { times: string[]; planned: number[]; reached: number[]; granted: number[]; complete: number[]; failed: number[] }
+export interface Preview { machines: number; canaries: number; points: { after_ns: number; share: number; machines: number }[]; warnings: string[] | null }
+export interface Progress { machines: number; times: string[]; reached: number[]; updating: number[]; complete: number[]; failed: number[] }
 
 export interface Group { name: string; members: number; created: string }
 export interface Members extends Group { machines: string[] | null; next?: string }
 
 export interface Attention { kind: string; severity: "high" | "low"; sentence: string; link: string }
 export interface Overview {
-  machines: number; retired: number; silent: number;
-  states: { state: string; n: number }[] | null;
-  versions: { channel: string; arch: string; version: string; n: number }[] | null;
-  rollouts: Rollout[] | null; attention: Attention[] | null; failed: Machine[] | null; silent_machines: Machine[] | null;
+  machines: number; retired: number;
+  states: { state: string; machines: number }[] | null;
+  versions: { channel: string; arch: string; version: string; machines: number }[] | null;
+  rollouts: Rollout[] | null; attention: Attention[] | null; failed: Machine[] | null; silent: Machine[] | null;
 }
-export interface VersionChart { times: string[] | null; series: { version: string; counts: number[] }[] | null }
+export interface VersionChart { times: string[] | null; series: { version: string; machines: number[] }[] | null }
 
-export interface Claim { id: string; since: string; seen: string }
+export interface Claim { machine: string; since: string; seen: string }
 export interface RebootGroup { name: string; slots: number; lease: string; holders: Claim[] | null; queue: Claim[] | null; etag?: string }
 
 export interface Token { id: string; role: Role; label: string; created: string; token?: string }

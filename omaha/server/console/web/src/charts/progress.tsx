@@ -5,11 +5,13 @@ import type { Progress } from "../api/types";
 import { number, percent, short } from "../lib/format";
 import { axis, Chart, thin, timeMarks, type Ink } from "./chart";
 import { hover } from "./hover";
+import { haveIt } from "../lib/progress";
 
 const at = (times: string[]) => times.map((t) => Date.parse(t) / 1000);
 
 export function ShareChart({ p }: { p: Progress }) {
-  const data = useMemo(() => [at(p.times), p.planned.map((s) => s * 100), p.reached.map((s) => s * 100)] as uPlot.AlignedData, [p]);
+  const have = useMemo(() => haveIt(p), [p]);
+  const data = useMemo(() => [at(p.times), p.reached.map((s) => s * 100), have.map((s) => s * 100)] as uPlot.AlignedData, [p]);
   const options = (ink: Ink): Omit<uPlot.Options, "width" | "height"> => ({
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, y: false, points: { size: 6 } },
@@ -17,22 +19,22 @@ export function ShareChart({ p }: { p: Progress }) {
     scales: { y: { range: [0, 100] } },
     axes: [axis(ink, { values: timeMarks, grid: { show: false }, size: 28 }), axis(ink, { size: 46, values: (_u, v) => v.map((n) => `${n} %`) })],
     series: [{},
-      { label: "Plan", stroke: ink.of("muted"), width: 2, dash: [5, 5], points: { show: false } },
-      { label: "Reached", stroke: ink.of("accent"), fill: ink.of("accent-wash"), width: 2.5, points: { show: false } }],
+      { label: "May have it", stroke: ink.of("muted"), width: 2, dash: [5, 5], points: { show: false } },
+      { label: "Have it", stroke: ink.of("accent"), fill: ink.of("accent-wash"), width: 2.5, points: { show: false } }],
     plugins: [hover((i) => ({ title: short(new Date((data[0]?.[i] ?? 0) * 1000)), lines: [
-      { name: "Plan", value: percent(p.planned[i] ?? 0), color: "muted" }, { name: "Reached", value: percent(p.reached[i] ?? 0), color: "accent" }] }))],
+      { name: "May have it", value: percent(p.reached[i] ?? 0), color: "muted" }, { name: "Have it", value: percent(have[i] ?? 0), color: "accent" }] }))],
   });
-  const planned = p.planned.at(-1) ?? 0, reached = p.reached.at(-1) ?? 0;
+  const may = p.reached.at(-1) ?? 0, has = have.at(-1) ?? 0;
   return (
-    <Chart label={`Share of the machines that may have the release. Reached: ${percent(reached)}, planned: ${percent(planned)}`} data={data} options={options}
-      legend={[{ name: "Plan", color: "muted", value: percent(planned), line: true, dash: true }, { name: "Reached", color: "accent", value: percent(reached), line: true }]}
-      table={{ head: ["Time", "Plan", "Reached"], rows: thin(p.times.map((t, i) => [short(new Date(t)), percent(p.planned[i] ?? 0), percent(p.reached[i] ?? 0)])) }} />
+    <Chart label={`Share of the machines. May have the release: ${percent(may)}, have it: ${percent(has)}`} data={data} options={options}
+      legend={[{ name: "May have it", color: "muted", value: percent(may), line: true, dash: true }, { name: "Have it", color: "accent", value: percent(has), line: true }]}
+      table={{ head: ["Time", "May have it", "Have it"], rows: thin(p.times.map((t, i) => [short(new Date(t)), percent(p.reached[i] ?? 0), percent(have[i] ?? 0)])) }} />
   );
 }
 
 export function CountChart({ p }: { p: Progress }) {
-  const data = useMemo(() => [at(p.times), p.granted, p.complete, p.failed] as uPlot.AlignedData, [p]);
-  const lines = [["Granted", "muted", p.granted, true], ["Complete", "good", p.complete, false], ["Failed or silent", "bad", p.failed, false]] as const;
+  const data = useMemo(() => [at(p.times), p.updating, p.complete, p.failed] as uPlot.AlignedData, [p]);
+  const lines = [["Updating", "muted", p.updating, true], ["Complete", "good", p.complete, false], ["Failed or silent", "bad", p.failed, false]] as const;
   const options = (ink: Ink): Omit<uPlot.Options, "width" | "height"> => ({
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, y: false, points: { size: 6 } },

@@ -13,14 +13,14 @@ interface Series { name: string; counts: number[]; color: string }
 
 /** The versions that most machines have, newest first, and all others as one. */
 function pick(chart: VersionChart): Series[] {
-  const all = (chart.series ?? []).filter((s) => s.counts.some((n) => n > 0));
+  const all = (chart.series ?? []).filter((s) => s.machines.some((n) => n > 0));
   const weight = (counts: number[]) => Math.max(...counts.slice(-1), 0) * 1e6 + counts.reduce((a, b) => a + b, 0);
-  const top = new Set([...all].sort((a, b) => weight(b.counts) - weight(a.counts)).slice(0, shown));
-  const out: Series[] = [...top].sort((a, b) => compareVersions(b.version, a.version)).map((s, i) => ({ name: s.version || "unknown", counts: s.counts, color: `series-${i + 1}` }));
+  const top = new Set([...all].sort((a, b) => weight(b.machines) - weight(a.machines)).slice(0, shown));
+  const out: Series[] = [...top].sort((a, b) => compareVersions(b.version, a.version)).map((s, i) => ({ name: s.version || "unknown", counts: s.machines, color: `series-${i + 1}` }));
   const rest = all.filter((s) => !top.has(s));
   if (rest.length > 0) {
     const n = chart.times?.length ?? 0;
-    out.push({ name: `${rest.length} others`, color: "series-8", counts: Array.from({ length: n }, (_, i) => rest.reduce((sum, s) => sum + (s.counts[i] ?? 0), 0)) });
+    out.push({ name: `${rest.length} others`, color: "series-8", counts: Array.from({ length: n }, (_, i) => rest.reduce((sum, s) => sum + (s.machines[i] ?? 0), 0)) });
   }
   return out;
 }

@@ -9,6 +9,7 @@ import { Card, Empty, Page, Show } from "../components/page";
 import { Num, RolloutState, Status } from "../components/values";
 import { number, percent, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
+import { haveIt } from "../lib/progress";
 import { filter, href, usePlace } from "../lib/router";
 import { FirstRelease } from "./first-release";
 import { MachineTable } from "./machines";
@@ -30,8 +31,8 @@ export function OverviewPage() {
               <Card flush title={<>Failed <span class="count">{number(countOf(o, "failed"))}</span></>} aside={countOf(o, "failed") > 0 && <a href={href("/machines", { state: "failed" })}>All failed</a>}>
                 {o.failed?.length ? <MachineTable why machines={o.failed} caption="Machines that failed, the latest first" /> : <Empty icon="check" title="No machine failed" />}
               </Card>
-              <Card flush title={<>Silent <span class="count">{number(o.silent)}</span></>} aside={o.silent > 0 && <a href={href("/machines", { silent_for: "24h" })}>All silent</a>}>
-                {o.silent_machines?.length ? <MachineTable machines={o.silent_machines} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of" />}
+              <Card flush title={<>Silent <span class="count">{number(silentOf(o))}</span></>} aside={silentOf(o) > 0 && <a href={href("/machines", { silent_for: "24h" })}>All silent</a>}>
+                {o.silent?.length ? <MachineTable machines={o.silent} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of" />}
               </Card>
             </div>
           </>
@@ -41,7 +42,10 @@ export function OverviewPage() {
   );
 }
 
-const countOf = (o: Overview, ...states: string[]) => (o.states ?? []).filter((s) => states.includes(s.state)).reduce((sum, s) => sum + s.n, 0);
+/** How many fell silent in the rollouts under way. */
+const silentOf = (o: Overview) => (o.rollouts ?? []).reduce((sum, r) => sum + r.counted.all.silent, 0);
+
+const countOf = (o: Overview, ...states: string[]) => (o.states ?? []).filter((s) => states.includes(s.state)).reduce((sum, s) => sum + s.machines, 0);
 
 function Totals({ o }: { o: Overview }) {
   const updating = countOf(o, "granted", "downloading", "downloaded", "installed");
@@ -54,7 +58,7 @@ function Totals({ o }: { o: Overview }) {
       {tile("Machines", o.machines, href("/machines"), "", "machines")}
       {tile("Updating", updating, href("/machines", { state: "downloading" }), "active", "half")}
       {tile("Failed", failed, href("/machines", { state: "failed" }), "bad", "cross")}
-      {tile("Silent", o.silent, href("/machines", { silent_for: "24h" }), "warn", "silent")}
+      {tile("Silent", silentOf(o), href("/machines", { silent_for: "24h" }), "warn", "silent")}
     </ul>
   );
 }
@@ -106,7 +110,7 @@ function UnderWayRow({ r }: { r: Rollout }) {
         <Progress r={r} />
         {(r.state === "halted" || r.state === "paused") && r.why && <p class="clip small" title={r.why}>{r.why}</p>}
       </div>
-      <div class="under-way-spark">{p && p.times.length > 1 && <Spark planned={p.planned} reached={p.reached} label={`Reached ${percent(r.reached)}, planned ${percent(p.planned.at(-1) ?? 0)}`} />}</div>
+      <div class="under-way-spark">{p && p.times.length > 1 && <Spark planned={p.reached} reached={haveIt(p)} label={`May have it: ${percent(r.reached)}, have it: ${percent(haveIt(p).at(-1) ?? 0)}`} />}</div>
     </li>
   );
 }
@@ -130,7 +134,7 @@ function VersionsOverTime({ o }: { o: Overview }) {
     }>
       <Show of={chart} rows={5}>
         {(c) => (c.times?.length ?? 0) > 1 ? <VersionsChart chart={c} />
-          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {versions.slice(0, 5).map((v) => `${v.version || "unknown"} on ${plural(v.n, "machine")}`).join(", ") || "none"}.</Empty>}
+          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {versions.slice(0, 5).map((v) => `${v.version || "unknown"} on ${plural(v.machines, "machine")}`).join(", ") || "none"}.</Empty>}
       </Show>
     </Card>
   );

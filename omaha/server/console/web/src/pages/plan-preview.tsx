@@ -6,7 +6,7 @@ import type { NewRollout, Preview } from "../api/types";
 import { Curve } from "../charts/curve";
 import { Icon } from "../components/icons";
 import { Card, Fact, Facts } from "../components/page";
-import { durationWords, parseDuration } from "../lib/duration";
+import { words } from "../lib/duration";
 import { number } from "../lib/format";
 
 const pause = 350; // ms without a change before it is asked
@@ -26,8 +26,8 @@ export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; st
     return () => { clearTimeout(timer); stop.abort(); };
   }, [text]);
 
-  const points = (preview?.points ?? []).map((p) => ({ at: parseDuration(String(p.at)) ?? 0, share: p.share }));
-  const whole = parseDuration(preview?.complete ?? "") ?? 0;
+  const points = (preview?.points ?? []).map((p) => ({ at: p.after_ns / 1e6, share: p.share }));
+  const whole = points.find((p) => p.share >= 1)?.at ?? 0;
   const end = Math.max(whole, points.at(-1)?.at ?? 0, 3600e3);
   return (
     <Card title="Preview">
@@ -36,11 +36,11 @@ export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; st
         {!problem && !preview && <p class="muted">{body ? "Computing…" : "Choose a release and a channel."}</p>}
         {preview && !problem && (
           <>
-            <Curve points={points} end={end} stairs={stairs} machines={preview.machines} label={`Share of ${number(preview.machines)} machines that may have the release, over ${durationWords(preview.complete)}`} />
+            <Curve points={points} end={end} stairs={stairs} machines={preview.machines} label={`Share of ${number(preview.machines)} machines that may have the release, over ${words(whole)}`} />
             <Facts>
               <Fact name="Machines">{number(preview.machines)}</Fact>
               <Fact name="Canaries">{number(preview.canaries)}</Fact>
-              <Fact name="Everybody after">{whole > 0 ? `${durationWords(preview.complete)} at the earliest` : "at once"}</Fact>
+              <Fact name="Everybody after">{whole > 0 ? `${words(whole)} at the earliest` : "at once"}</Fact>
             </Facts>
             {(preview.warnings ?? []).map((w) => <p key={w} class="warning"><Icon name="alert" />{w}</p>)}
           </>

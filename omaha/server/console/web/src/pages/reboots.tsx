@@ -35,15 +35,15 @@ function GroupCard({ g, etag, reload }: { g: RebootGroup; etag: string; reload: 
       {may("operator") && <button type="button" class="button small" aria-label={`Change group ${g.name}`} onClick={() => askSlots(g, g.etag ?? etag, reload)}>Change</button>}
     </span>}>
       {holders.length === 0 && queue.length === 0 ? <Empty icon="check" title="Nobody reboots, nobody waits" /> : (
-        <Table caption={`Machines that reboot or wait in group ${g.name}`} rows={[...holders.map((c) => ({ ...c, holds: true })), ...queue.map((c) => ({ ...c, holds: false }))]} id={(c) => `${c.id} ${c.holds}`} columns={[
-          { name: "Machine", grow: true, cell: (c) => <MachineLink m={c} /> },
+        <Table caption={`Machines that reboot or wait in group ${g.name}`} rows={[...holders.map((c) => ({ ...c, holds: true })), ...queue.map((c) => ({ ...c, holds: false }))]} id={(c) => `${c.machine} ${c.holds}`} columns={[
+          { name: "Machine", grow: true, cell: (c) => <MachineLink m={{ id: c.machine }} /> },
           { name: "What", cell: (c) => (c.holds ? <Status tone={stale(c, lease) ? "warn" : "active"} icon="reboots">Has a slot</Status> : <Status tone="idle" icon="ring">Waits</Status>) },
           { name: "Since", cell: (c) => <Time at={c.since} /> },
           { name: "Last word", cell: (c) => <Time at={c.seen} /> },
-          { name: "Actions", bare: true, cell: (c) => c.holds && may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Release the slot of ${c.id}`} onClick={() => ask({
+          { name: "Actions", bare: true, cell: (c) => c.holds && may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Release the slot of ${c.machine}`} onClick={() => ask({
             title: "Release this slot?",
-            what: <><p>The slot of <span class="mono break">{c.id}</span> is free at once, and the next machine that asks may reboot. If this one is still down, more machines are down than the group allows.</p></>,
-            act: "Release", danger: true, reason: "needed", run: (reason) => api.releaseSlot(g.name, c.id, reason), done: "The slot is free.", after: reload, changed: reload,
+            what: <><p>The slot of <span class="mono break">{c.machine}</span> is free at once, and the next machine that asks may reboot. If this one is still down, more machines are down than the group allows.</p></>,
+            act: "Release", danger: true, reason: "needed", run: (reason) => api.releaseSlot(g.name, c.machine, reason), done: "The slot is free.", after: reload, changed: reload,
           })}>Release</button></span> },
         ]} />
       )}

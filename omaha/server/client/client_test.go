@@ -1,4 +1,4 @@
-package api
+package client
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
 )
 
 // flaky is a server that takes an upload piece by piece, breaking the connection after each but the last.
@@ -38,19 +39,19 @@ func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				panic(http.ErrAbortHandler)
 			}
 			w.WriteHeader(f.status)
-			_ = json.NewEncoder(w).Encode(Error{Message: "no \x1b[31mway", Kind: "io"})
+			_ = json.NewEncoder(w).Encode(api.Error{Message: "no \x1b[31mway", Kind: "io"})
 			return
 		}
 		_, _ = io.Copy(&f.have, r.Body)
-		_ = json.NewEncoder(w).Encode(Blob{Complete: true})
+		_ = json.NewEncoder(w).Encode(api.Blob{Complete: true})
 		return
 	}
-	_ = json.NewEncoder(w).Encode(Blob{Offset: int64(f.have.Len())})
+	_ = json.NewEncoder(w).Encode(api.Blob{Offset: int64(f.have.Len())})
 }
 
 var (
 	content = bytes.Repeat([]byte("payload "), 1000)
-	file    = File{Name: "full.crau", Size: int64(len(content)), SHA256: "aa"}
+	file    = api.File{Name: "full.crau", Size: int64(len(content)), SHA256: "aa"}
 )
 
 func upload(t *testing.T, f *flaky) (int64, time.Duration, error) {
