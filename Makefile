@@ -12,7 +12,7 @@ export CGO_ENABLED := 0
 # Host packages: what a build and a boot need, and the tools that tests compare with.
 BUILD_PACKAGES := mmdebstrap gpgv debian-archive-keyring ca-certificates
 BOOT_PACKAGES  := qemu-system-x86 qemu-utils ovmf
-CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server etcd-client postgresql dbus dbus-daemon systemd iproute2
+CHECK_PACKAGES := cryptsetup-bin gdisk dosfstools mtools sbsigntool binutils protobuf-compiler zstd erofs-utils openssl cpio systemd-boot-efi etcd-server etcd-client postgresql dbus dbus-daemon systemd iproute2 chromium
 
 BENCH_PACKAGES := fio
 

@@ -78,6 +78,10 @@ func copyAll(ctx context.Context, s *store.Store, from, to Place, terminal *os.F
 	if err != nil {
 		return nil, err
 	}
+	// Who signed out since must not be in again on what is restored.
+	if err := copied.Write(ctx, func(tx store.Tx) error { return tx.EndAllSessions(ctx) }); err != nil {
+		return nil, errors.Join(err, copied.Close())
+	}
 	out, err := copyPayloads(ctx, copied, from, to, terminal)
 	if err == nil && to.Database != "" {
 		err = fillDatabase(ctx, copied, to.Database)

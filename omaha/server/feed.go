@@ -104,7 +104,7 @@ func (f *feeds) tell(topics []string) {
 func (s *Server) watch(ctx context.Context) {
 	tick := time.NewTicker(feedEvery)
 	defer tick.Stop()
-	var last *sight
+	last, _ := glance(ctx, s.store.Read(), nil) // nil where it failed: the next look is the first then
 	for {
 		select {
 		case <-ctx.Done():

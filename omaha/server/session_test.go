@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -336,5 +337,34 @@ func TestSessionAtAnotherServer(t *testing.T) {
 	}
 	if me := one.me(); me.Role != "" {
 		t.Errorf("at the first: %+v", me)
+	}
+}
+
+// TestNoSessionInCopies signs out after a backup, and tries the session on what is restored.
+func TestNoSessionInCopies(t *testing.T) {
+	dir := t.TempDir()
+	f := serve(t, dir, Config{})
+	b, secret := f.byLink("Ada", fleet.Admin), f.link("Bob", fleet.Admin)
+	cookie, copied := b.cookie("semper").Value, filepath.Join(t.TempDir(), "copy")
+	if _, err := Copy(t.Context(), Place{Dir: dir, Database: databaseOf(t, dir)}, Place{Dir: copied}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), Config{Dir: copied, Now: f.s.cfg.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	hs := httptest.NewServer(s.Handler())
+	defer hs.Close()
+	restored := (&fixture{T: t, s: s, http: hs}).browser()
+	restored.setCookie("semper", cookie)
+	if me := restored.me(); me.Role != "" || b.me().Name != "Ada" {
+		t.Errorf("on what is restored: %+v, on what it is a copy of: %+v", me, b.me())
+	}
+	if status, _, _ := restored.send("POST", "/auth/link", `{"secret":"`+secret+`"}`); status != 401 {
+		t.Errorf("a link on what is restored: status %d", status)
+	}
+	if all, err := s.store.Read().People(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("people %+v, %v", all, err)
 	}
 }

@@ -3,8 +3,6 @@ package store
 import (
 	"fmt"
 	"testing"
-
-	"github.com/semper-os/semper/omaha/server/fleet"
 )
 
 func TestAudits(t *testing.T) {
@@ -13,13 +11,11 @@ func TestAudits(t *testing.T) {
 		ctx := t.Context()
 		const entries = auditRows + 10
 		write(t, s, func(tx Tx) error {
-			for i := range entries {
-				a := fleet.Audit{At: now, Who: "Ada", What: "test", Subject: fmt.Sprintf("s%d", i), Before: "b", After: "a"}
-				if err := tx.AddAudit(ctx, &a); err != nil {
-					return err
-				}
+			rows := make([][]any, entries)
+			for i := range rows {
+				rows[i] = []any{millis(now), "Ada", "test", fmt.Sprintf("s%d", i), "", "b", "a"}
 			}
-			return nil
+			return tx.q.many(ctx, "INSERT INTO audit (at, who, what, subject, detail, was, became) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 		})
 		log, next, err := s.Read().Audits(ctx, 0, "", 3)
 		if err != nil || len(log) != 3 || log[0].Subject != fmt.Sprintf("s%d", entries-1) || next != log[2].ID || log[0].Before != "b" || log[0].After != "a" {

@@ -51,10 +51,13 @@ func (tx Tx) DeleteSession(ctx context.Context, sum [32]byte) error {
 	return failed("end a session", err)
 }
 
-// EndSessions ends all sessions of a person.
-func (tx Tx) EndSessions(ctx context.Context, person string) error {
-	_, err := tx.q.exec(ctx, "DELETE FROM sessions WHERE person = ?", person)
-	return failed("end sessions", err)
+// EndAllSessions ends all sessions, and makes all links worthless.
+func (tx Tx) EndAllSessions(ctx context.Context) error {
+	if _, err := tx.q.exec(ctx, "DELETE FROM sessions"); err != nil {
+		return failed("end sessions", err)
+	}
+	_, err := tx.q.exec(ctx, "DELETE FROM links")
+	return failed("forget links", err)
 }
 
 // ForgetSessions forgets the sessions and links that are over.
