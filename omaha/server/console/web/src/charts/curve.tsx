@@ -6,14 +6,13 @@ export interface Point { at: number; share: number } // milliseconds since the s
 
 /** A plan's curve. Waves are stairs, a ramp is a line: stairs are drawn when it says so. */
 export function Curve({ points, end, stairs, machines, label }: { points: Point[]; end: number; stairs: boolean; machines: number; label: string }) {
+  const span = (end || 1) * (stairs ? 1.08 : 1); // the last stair is seen to be one
   const w = 600, h = 180, left = 44, right = 12, top = 10, bottom = 26;
-  const x = (at: number) => left + ((w - left - right) * Math.min(at, end)) / (end || 1);
+  const x = (at: number) => left + ((w - left - right) * Math.min(at, span)) / span;
   const y = (share: number) => h - bottom - (h - top - bottom) * share;
   let d = `M${x(0)} ${y(0)}`;
-  let last = 0;
   for (const p of points) {
-    d += stairs ? ` H${x(p.at)} V${y(p.share)}` : ` L${x(p.at)} ${y(last === 0 && p.at === 0 ? p.share : p.share)}`;
-    last = p.share;
+    d += stairs ? ` H${x(p.at)} V${y(p.share)}` : ` L${x(p.at)} ${y(p.share)}`;
   }
   d += ` H${w - right}`;
   const marks = [0, 0.25, 0.5, 0.75, 1];
@@ -26,7 +25,7 @@ export function Curve({ points, end, stairs, machines, label }: { points: Point[
             <text x={left - 8} y={y(s) + 4} text-anchor="end">{s * 100} %</text>
           </g>
         ))}
-        {marks.map((s) => <text key={s} x={x(end * s)} y={h - 6} text-anchor={s === 0 ? "start" : s === 1 ? "end" : "middle"}>{s === 0 ? "start" : end * s === 0 ? "" : words(end * s)}</text>)}
+        {marks.map((s) => <text key={s} x={x(end * s)} y={h - 6} text-anchor={s === 0 ? "start" : s === 1 && !stairs ? "end" : "middle"}>{s === 0 ? "start" : words(end * s)}</text>)}
         <path d={`${d} V${y(0)} H${left} Z`} class="curve-area" />
         <path d={d} class="curve-line" />
       </svg>

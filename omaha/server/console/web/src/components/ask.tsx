@@ -45,6 +45,7 @@ function Dialog({ question: q, close }: { question: Question; close: () => void 
     const d = box.current;
     const from = document.activeElement;
     d?.showModal();
+    d?.querySelector<HTMLElement>(".dialog-body :is(input, select, textarea), .dialog-foot button")?.focus(); // and not what closes it
     return () => {
       d?.close();
       if (from instanceof HTMLElement && from.isConnected) from.focus();

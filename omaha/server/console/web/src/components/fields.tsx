@@ -48,14 +48,14 @@ export function Select({ value, set, options, ...base }: Base & { value: string;
 }
 
 /** A number that may be missing: the text is kept as it was typed. */
-export function NumberField({ value, set, unit, max, step = 1, ...base }: Base & { value: string; set: (v: string) => void; unit?: string; max?: number; step?: number | "any" }) {
+export function NumberField({ value, set, unit, max, step = 1, placeholder, ...base }: Base & { value: string; set: (v: string) => void; unit?: string; placeholder?: string; max?: number; step?: number | "any" }) {
   const n = Number(value);
   const wrong = value !== "" && (!Number.isFinite(n) || n < 0 || (step === 1 && !Number.isInteger(n))) ? `a ${step === 1 ? "whole " : ""}number, 0 or more` : value !== "" && max !== undefined && n > max ? `at most ${max}` : undefined;
   return (
     <Field {...base} wrong={base.wrong ?? wrong}>
       {(id, about) => (
         <span class="with-unit">
-          <input id={id} inputMode="decimal" value={value} autocomplete="off" aria-describedby={about} aria-invalid={wrong ? true : undefined} onInput={(e) => set(e.currentTarget.value.trim())} />
+          <input id={id} inputMode="decimal" value={value} placeholder={placeholder} autocomplete="off" aria-describedby={about} aria-invalid={wrong ? true : undefined} onInput={(e) => set(e.currentTarget.value.trim())} />
           {unit && <span class="unit">{unit}</span>}
         </span>
       )}
@@ -63,14 +63,14 @@ export function NumberField({ value, set, unit, max, step = 1, ...base }: Base &
   );
 }
 
-export function DurationField({ value, set, ...base }: Base & { value: string; set: (v: string) => void }) {
+export function DurationField({ value, set, placeholder = "0", ...base }: Base & { value: string; set: (v: string) => void; placeholder?: string }) {
   const ms = parseDuration(value);
   const wrong = value !== "" && ms === undefined ? "a duration such as 90m, 6h or 1d 12h" : undefined;
   return (
     <Field {...base} wrong={base.wrong ?? wrong}>
       {(id, about) => (
         <span class="with-unit">
-          <input id={id} value={value} autocomplete="off" spellcheck={false} placeholder="6h" aria-describedby={about} aria-invalid={wrong ? true : undefined} onInput={(e) => set(e.currentTarget.value)} />
+          <input id={id} value={value} autocomplete="off" spellcheck={false} placeholder={placeholder} aria-describedby={about} aria-invalid={wrong ? true : undefined} onInput={(e) => set(e.currentTarget.value)} />
           {ms !== undefined && ms > 0 && <span class="unit">{words(ms)}</span>}
         </span>
       )}

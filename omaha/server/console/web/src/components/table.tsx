@@ -32,8 +32,8 @@ export function Table<T>({ caption, columns, rows, id, dim }: Props<T>) {
           {rows.map((row) => (
             <tr key={id(row)} role="row" class={dim?.(row) ? "dim" : undefined}>
               {columns.map((c, i) => i === 0
-                ? <th key={c.name} role="rowheader" scope="row" class={kind(c)}>{c.cell(row)}</th>
-                : <td key={c.name} role="cell" data-label={c.bare ? "" : c.name} class={kind(c)}>{c.cell(row)}</td>)}
+                ? <th key={c.name} role="rowheader" scope="row" class={kind(c)}><div class="cell">{c.cell(row)}</div></th>
+                : <td key={c.name} role="cell" data-label={c.bare ? "" : c.name} class={kind(c)}><div class="cell">{c.cell(row)}</div></td>)}
             </tr>
           ))}
         </tbody>

@@ -8,6 +8,9 @@ export function plural(n: number, one: string, many = one + "s"): string {
   return `${number(n)} ${n === 1 ? one : many}`;
 }
 
+/** A sentence of the server begins small: it stands alone here. */
+export const capital = (s: string): string => s.charAt(0).toUpperCase() + s.slice(1);
+
 /** A share from 0 to 1. What is neither nothing nor everything never looks like it. */
 export function percent(share: number): string {
   const p = share * 100;

@@ -7,7 +7,7 @@ import { Table } from "../components/table";
 import { Time } from "../components/values";
 import { useLoad } from "../lib/load";
 import { href, filter, type Place } from "../lib/router";
-import { differences } from "../lib/differences";
+import { differences, type Difference } from "../lib/differences";
 
 const perPage = 100;
 
@@ -42,17 +42,23 @@ export function AuditPage({ place }: { place: Place }) {
 
 function Details({ entry: e }: { entry: AuditEntry }) {
   const changed = differences(e.before, e.after);
+  const one = changed.length === 1 && changed[0]!.before.length + changed[0]!.after.length < 80 ? changed[0] : undefined;
   return (
     <>
       {e.detail && <span class="break">{e.detail}</span>}
-      {changed.length > 0 && (
+      {one && <p class="diff">{one.name && <span class="muted">{one.name} </span>}<Change c={one} /></p>}
+      {!one && changed.length > 0 && (
         <details class="diff">
           <summary>{changed.length === 1 ? `${changed[0]!.name || "value"} changed` : `${changed.length} fields changed`}</summary>
           <dl>
-            {changed.map((c) => <div key={c.name}><dt>{c.name || "value"}</dt><dd><del>{c.before}</del> <span class="muted" aria-label="became">→</span> <ins>{c.after}</ins></dd></div>)}
+            {changed.map((c) => <div key={c.name}><dt>{c.name || "value"}</dt><dd><Change c={c} /></dd></div>)}
           </dl>
         </details>
       )}
     </>
   );
+}
+
+function Change({ c }: { c: Difference }) {
+  return <><del>{c.before}</del><span class="muted" aria-hidden="true"> → </span><span class="hidden"> became </span><ins>{c.after}</ins></>;
 }

@@ -66,7 +66,7 @@ function MembersCard({ name, after }: { name: string; after: string }) {
           : <>
             <Table caption={`Machines of group ${name}`} rows={(d.machines ?? []).map((id) => ({ id }))} id={(m) => m.id} columns={[
               { name: "Machine", grow: true, cell: (m) => <MachineLink m={m} /> },
-              { name: "Actions", bare: true, cell: (m) => may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Take ${m.id} out of ${name}`} onClick={() => ask({
+              { name: "Actions", bare: true, cell: (m) => may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Take out ${m.id}, of ${name}`} onClick={() => ask({
                 title: `Take it out of ${name}?`, what: <p>Machine <span class="mono break">{m.id}</span> is in no group then.</p>, act: "Take it out", run: () => api.setMember(m.id, ""), done: "Taken out.", after: group.reload,
               })}>Take out</button></span> },
             ]} />

@@ -5,9 +5,8 @@ import { ask } from "../components/ask";
 import { Select, Text } from "../components/fields";
 import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
-import { Table } from "../components/table";
 import { Copy, MachineState, ReleaseLink, Time } from "../components/values";
-import { exact, time } from "../lib/format";
+import { capital, exact, time } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { href } from "../lib/router";
 import { may } from "../lib/session";
@@ -43,12 +42,12 @@ export function MachinePage({ id }: { id: string }) {
                   </Facts>
                 </Card>
                 {m.failed_versions.length > 0 && (
-                  <Card title="Failed here" flush>
-                    <Table caption="Versions that failed on this machine and are not offered to it again" rows={[...m.failed_versions].reverse()} id={(f) => f.version + f.at} columns={[
-                      { name: "Version", cell: (f) => <ReleaseLink arch={m.arch} v={f.version} /> },
-                      { name: "Why", grow: true, cell: (f) => <span class="break">{f.reason}</span> },
-                      { name: "When", cell: (f) => <Time at={f.at} /> },
-                    ]} />
+                  <Card title="Failed here" aside={<span class="muted">not offered to it again</span>}>
+                    <ul class="failed-here">
+                      {[...m.failed_versions].reverse().map((f) => (
+                        <li key={f.version + f.at}><p><ReleaseLink arch={m.arch} v={f.version} /> <span class="muted"><Time at={f.at} /></span></p><p class="break small">{f.reason}</p></li>
+                      ))}
+                    </ul>
                   </Card>
                 )}
               </div>
@@ -78,7 +77,7 @@ function WhyCard({ m }: { m: MachineDetail }) {
   );
 }
 
-function sentence(s: string): string { return s ? s.charAt(0).toUpperCase() + s.slice(1) + (/[.!?]$/.test(s) ? "" : ".") : ""; }
+function sentence(s: string): string { return s && capital(s) + (/[.!?]$/.test(s) ? "" : "."); }
 
 function Timeline({ m }: { m: MachineDetail }) {
   const events = [...m.events].reverse();

@@ -3,7 +3,7 @@ import * as api from "../api/calls";
 import type { Machine } from "../api/types";
 import { Check, Pick, Search } from "../components/fields";
 import { Card, Empty, Page, Show } from "../components/page";
-import { Table } from "../components/table";
+import { Table, type Column } from "../components/table";
 import { Id, MachineState, machineStateNames, ReleaseLink, Time } from "../components/values";
 import { plural } from "../lib/format";
 import { useLoad } from "../lib/load";
@@ -77,19 +77,30 @@ export function MachineLink({ m }: { m: { id: string; alias?: string } }) {
   );
 }
 
-export function MachineTable({ machines, caption, why }: { machines: readonly Machine[]; caption: string; why?: boolean }) {
-  return (
-    <Table caption={caption} rows={machines} id={(m) => m.id} columns={[
-      { name: "Machine", grow: !why, cell: (m) => <MachineLink m={m} /> },
+/** What a list of machines is about: all of them, what failed on some, or since when some are silent. */
+type About = "all" | "failed" | "silent";
+
+export function MachineTable({ machines, caption, about = "all" }: { machines: readonly Machine[]; caption: string; about?: About }) {
+  const machine: Column<Machine> = { name: "Machine", grow: true, cell: (m) => <MachineLink m={m} /> };
+  const seen: Column<Machine> = { name: "Last seen", cell: (m) => <Time at={m.last_seen} /> };
+  const columns: Record<About, Column<Machine>[]> = {
+    all: [
+      machine,
       { name: "State", cell: (m) => <MachineState state={m.state} /> },
       { name: "Version", cell: (m) => <Versions m={m} /> },
-      ...(why ? [{ name: "Why", grow: true, cell: (m: Machine) => <span class="clip" title={m.detail}>{m.detail}</span> }] : [
-        { name: "Channel", cell: (m: Machine) => <>{m.channel} <span class="muted">{m.arch}</span></> },
-        { name: "Platform", wide: true, cell: (m: Machine) => m.platform || <span class="muted">unknown</span> },
-      ]),
-      { name: why ? "Since" : "Last seen", cell: (m) => <Time at={why ? m.state_since : m.last_seen} /> },
-    ]} />
-  );
+      { name: "Channel", cell: (m) => <>{m.channel} <span class="muted">{m.arch}</span></> },
+      { name: "Platform", wide: true, cell: (m) => m.platform || <span class="muted">unknown</span> },
+      seen,
+    ],
+    failed: [
+      machine,
+      { name: "Failed", cell: (m) => <ReleaseLink arch={m.arch} v={m.target} none="unknown" /> },
+      { name: "Why", grow: true, cell: (m) => <span class="clip" title={m.detail}>{m.detail}</span> },
+      { name: "Since", cell: (m) => <Time at={m.state_since} /> },
+    ],
+    silent: [machine, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],
+  };
+  return <Table caption={caption} rows={machines} id={(m) => m.id} columns={columns[about]} />;
 }
 
 function Versions({ m }: { m: Machine }) {

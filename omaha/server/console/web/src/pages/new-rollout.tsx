@@ -86,15 +86,15 @@ export function NewRolloutPage({ place }: { place: Place }) {
                 hint={groups.length === 0 ? <>No group yet: <a href={href("/channels")}>make one</a>.</> : "These machines get it before all others."} />
               {form.canaryGroup && <>
                 <DurationField label="For at least" value={form.canaryHealthy} set={set("canaryHealthy")} />
-                <NumberField label="Healthy ones needed" value={form.canaryNeed} set={set("canaryNeed")} hint="Empty: each of them." />
-                <NumberField label="Failures that halt" value={form.canaryFailures} set={set("canaryFailures")} hint="Empty: the first one." />
+                <NumberField label="Healthy ones needed" value={form.canaryNeed} set={set("canaryNeed")} placeholder="all" hint="With the release." />
+                <NumberField label="Failures that halt" value={form.canaryFailures} set={set("canaryFailures")} placeholder="1" hint="Of canaries alone." />
               </>}
             </div>
           </Card>
           <Card title="Then everybody else" aside={<Choice label="How it spreads" value={form.spread} set={(v) => set("spread")(v as Spread)} options={[["ramp", "Ramp"], ["waves", "Waves"], ["all", "All at once"]]} />}>
             {form.spread === "ramp" && <div class="fields">
               <DurationField label="Over" value={form.rampOver} set={set("rampOver")} hint="From nobody to everybody, evenly." />
-              <NumberField label="Starting at" unit="%" step="any" max={100} value={form.rampStart} set={set("rampStart")} hint="Empty: 0." />
+              <NumberField label="Starting at" unit="%" step="any" max={100} value={form.rampStart} set={set("rampStart")} placeholder="0" hint="So many may have it at once." />
             </div>}
             {form.spread === "waves" && <Waves form={form} set={set("waves")} />}
             {form.spread === "all" && <p class="muted">Each machine gets it with its next check, within the limits below.</p>}
@@ -102,18 +102,18 @@ export function NewRolloutPage({ place }: { place: Place }) {
           <Card title="Stop by itself">
             <div class="fields">
               <NumberField label="At a share failed of" unit="%" step="any" max={100} value={form.haltPercent} set={set("haltPercent")} hint="Of the machines whose outcome is known." />
-              <NumberField label="Once so many are known" value={form.haltSample} set={set("haltSample")} hint="Empty: 20." />
-              <NumberField label="Or at failures" unit="machines" value={form.haltFailures} set={set("haltFailures")} hint="Stops earlier than a share, early in a ramp." />
-              <DurationField label="Silence is a failure after" value={form.silentAfter} set={set("silentAfter")} hint="After its reboot into the release. Empty: 1 h." />
+              <NumberField label="Once so many are known" value={form.haltSample} set={set("haltSample")} placeholder="20" hint="Before that a share says little." />
+              <NumberField label="Or at failures" unit="machines" value={form.haltFailures} set={set("haltFailures")} placeholder="never" hint="Stops earlier than a share, early in a ramp." />
+              <DurationField label="Silence is a failure after" value={form.silentAfter} set={set("silentAfter")} placeholder="1h" hint="After its reboot into the release." />
             </div>
           </Card>
           <Card title="Limits and windows">
             <div class="fields">
-              <NumberField label="Updating at once" unit="machines" value={form.atOnce} set={set("atOnce")} hint="Empty: no limit." />
-              <NumberField label="Given out" unit="machines" value={form.perPeriod} set={set("perPeriod")} hint="Empty: no limit." />
+              <NumberField label="Updating at once" unit="machines" value={form.atOnce} set={set("atOnce")} placeholder="no limit" />
+              <NumberField label="Given out" unit="machines" value={form.perPeriod} set={set("perPeriod")} placeholder="no limit" />
               {form.perPeriod && <DurationField label="In each" value={form.period} set={set("period")} />}
             </div>
-            <div class="fields">
+            <div class="fields windows">
               <label class="field"><span>Windows, one a line</span>
                 <textarea rows={2} class="mono" placeholder="Mon-Fri 09:00 8h" value={form.windows} spellcheck={false} onInput={(e) => set("windows")(e.currentTarget.value)} />
                 <span class="hint">Given out only then. Empty: at any time.</span>

@@ -7,7 +7,7 @@ import { Choice } from "../components/fields";
 import { Icon, type IconName } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
 import { Num, RolloutState, Status } from "../components/values";
-import { number, percent, plural } from "../lib/format";
+import { capital, number, percent, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { haveIt } from "../lib/progress";
 import { filter, href, usePlace } from "../lib/router";
@@ -29,10 +29,10 @@ export function OverviewPage() {
             <VersionsOverTime o={o} />
             <div class="halves">
               <Card flush title={<>Failed <span class="count">{number(countOf(o, "failed"))}</span></>} aside={countOf(o, "failed") > 0 && <a href={href("/machines", { state: "failed" })}>All failed</a>}>
-                {o.failed?.length ? <MachineTable why machines={o.failed} caption="Machines that failed, the latest first" /> : <Empty icon="check" title="No machine failed" />}
+                {o.failed?.length ? <MachineTable about="failed" machines={o.failed} caption="Machines that failed, the latest first" /> : <Empty icon="check" title="No machine failed" />}
               </Card>
               <Card flush title={<>Silent <span class="count">{number(silentOf(o))}</span></>} aside={silentOf(o) > 0 && <a href={href("/machines", { silent_for: "24h" })}>All silent</a>}>
-                {o.silent?.length ? <MachineTable machines={o.silent} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of" />}
+                {o.silent?.length ? <MachineTable about="silent" machines={o.silent} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of" />}
               </Card>
             </div>
           </>
@@ -74,8 +74,8 @@ function Needs({ all }: { all: Attention[] }) {
         {sorted.map((a) => (
           <li key={a.kind + a.link + a.sentence}>
             <a href={local(a.link)}>
-              <Status tone={a.severity === "high" ? "bad" : "warn"} icon={a.severity === "high" ? "stop" : "alert"}>{a.severity === "high" ? "Now" : "Soon"}</Status>
-              <span class="needs-text">{a.sentence}</span>
+              <Status tone={a.severity === "high" ? "bad" : "warn"} icon={a.severity === "high" ? "stop" : "alert"}>{a.severity === "high" ? "Now" : "Look"}</Status>
+              <span class="needs-text">{capital(a.sentence)}</span>
               <Icon name="arrow" />
             </a>
           </li>
@@ -108,7 +108,7 @@ function UnderWayRow({ r }: { r: Rollout }) {
       </div>
       <div class="under-way-how">
         <Progress r={r} />
-        {(r.state === "halted" || r.state === "paused") && r.why && <p class="clip small" title={r.why}>{r.why}</p>}
+        {(r.state === "halted" || r.state === "paused") && r.why && <p class={`clip small ${r.state === "halted" ? "bad-words" : "muted"}`} title={r.why}>{r.why}</p>}
       </div>
       <div class="under-way-spark">{p && p.times.length > 1 && <Spark planned={p.reached} reached={haveIt(p)} label={`May have it: ${percent(r.reached)}, have it: ${percent(haveIt(p).at(-1) ?? 0)}`} />}</div>
     </li>

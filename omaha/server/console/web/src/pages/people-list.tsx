@@ -22,7 +22,7 @@ export function PeopleCard() {
             { name: "Last seen", cell: (p) => <Time at={p.last_seen} /> },
             { name: "Actions", bare: true, cell: (p) => (
               <span class="row-acts">
-                <button type="button" class="button small" aria-label={`Change the role of ${p.name}`} onClick={() => askRole(p, people.reload)}>Role</button>
+                <button type="button" class="button small" aria-label={`Role of ${p.name}`} onClick={() => askRole(p, people.reload)}>Role</button>
                 <button type="button" class="button small" aria-label={`Remove ${p.name}`} onClick={() => ask({
                   title: `Remove ${p.name || p.id}?`, what: <p>All their sessions end at once. Whoever may sign in by OIDC can do so again: take them out of the groups there too.</p>,
                   act: "Remove", danger: true, typed: p.name || p.id, run: () => api.removePerson(p.id), done: "Removed.", after: people.reload,

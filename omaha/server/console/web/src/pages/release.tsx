@@ -114,7 +114,7 @@ function PackagesCard({ r, all, place }: { r: Release; all: Release[] | undefine
               : <Table caption={`Packages that differ from ${d.against}`} rows={d.changes ?? []} id={(c) => c.name} columns={[
                 { name: "Package", cell: (c) => <span class="mono">{c.name}</span> },
                 { name: "Change", cell: (c) => <span class="tag">{!c.from ? "new" : !c.to ? "gone" : "changed"}</span> },
-                { name: "Before", cell: (c) => <span class="mono break small muted">{c.from || "–"}</span> },
+                { name: "Before", grow: true, cell: (c) => <span class="mono break small muted">{c.from || "–"}</span> },
                 { name: "Now", grow: true, cell: (c) => <span class="mono break small">{c.to || "–"}</span> },
               ]} />}
         </Show>

@@ -32,7 +32,7 @@ export function RolloutPage({ id }: { id: string }) {
         {(r) => (
           <>
             <Explain r={r} />
-            <Numbers r={r} />
+            {r.state !== "draft" && <Numbers r={r} />}
             <div class="columns">
               <div class="column-main">
                 {r.state === "draft"

@@ -25,7 +25,7 @@ export function RolloutsPage({ place }: { place: Place }) {
         <Show of={all} rows={6}>
           {() => shown.length === 0
             ? <Empty icon="rollouts" title={which ? "None" : "No rollout yet"}>Plan one: first the canaries, then waves or a ramp; it stops by itself when machines fail.</Empty>
-            : <Table caption="Rollouts, newest first" rows={shown.slice(0, most)} id={(r) => r.id} dim={(r) => r.state === "aborted"} columns={[
+            : <Table caption="Rollouts, newest first" rows={shown.slice(0, most)} id={(r) => r.id} columns={[
               { name: "Rollout", cell: (r) => <a class="title" href={href(`/rollouts/${r.id}`)}><span class="version">{r.version}</span> to {r.channel}</a> },
               { name: "Arch", wide: true, cell: (r) => r.arch },
               { name: "State", cell: (r) => <RolloutState state={r.state} /> },

@@ -31,7 +31,7 @@ export function WebhooksCard() {
             { name: "Last", cell: (h) => <Last h={h} /> },
             { name: "Actions", bare: true, cell: (h) => (
               <span class="row-acts">
-                <button type="button" class="button small" aria-label={`Send a test to ${h.url}`} onClick={() => test(h)}>Test</button>
+                <button type="button" class="button small" aria-label={`Test ${h.url}`} onClick={() => test(h)}>Test</button>
                 <button type="button" class="button small" aria-label={`Remove ${h.url}`} onClick={() => ask({
                   title: "Remove this webhook?", what: <p><span class="mono break">{h.url}</span> is told nothing any more{h.waiting > 0 && <>, and {plural(h.waiting, "message")} that wait for it are dropped</>}.</p>, act: "Remove", danger: true,
                   run: () => api.removeWebhook(h.id), done: "Removed.", after: hooks.reload,
