@@ -38,9 +38,18 @@ func TestPages(t *testing.T) {
 	lock(t, r, "m1")
 	lock(t, r, "m2")
 	pages := []struct{ name, path, heading string }{
-		{"overview", "/", "Overview"}, {"machines", "/machines", "Machines"}, {"machine", "/machines/" + all[3].id, "web-3"}, {"releases", "/releases", "Releases"},
-		{"release", "/releases/amd64/1.1.0", "1.1.0"}, {"rollouts", "/rollouts", "Rollouts"}, {"plan", "/rollouts/new", "Plan a rollout"}, {"rollout", "/rollouts/1", "1.1.0 to stable"},
-		{"channels", "/channels", "Channels"}, {"reboots", "/reboots", "Reboot locks"}, {"people", "/people", "People"}, {"audit", "/audit", "Audit log"},
+		{"overview", "/", "Overview"},
+		{"machines", "/machines", "Machines"},
+		{"machine", "/machines/" + all[3].id, "web-3"},
+		{"releases", "/releases", "Releases"},
+		{"release", "/releases/amd64/1.1.0", "1.1.0"},
+		{"rollouts", "/rollouts", "Rollouts"},
+		{"plan", "/rollouts/new", "Plan a rollout"},
+		{"rollout", "/rollouts/1", "1.1.0 to stable"},
+		{"channels", "/channels", "Channels"},
+		{"reboots", "/reboots", "Reboot locks"},
+		{"people", "/people", "People"},
+		{"audit", "/audit", "Audit log"},
 	}
 	for _, l := range looks {
 		b.as(l)
