@@ -2,47 +2,51 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"os"
 	"time"
 )
 
 // The log of an SQLite database is written back to its place beside the writes, and not by whoever writes last: that takes a fraction of a second when many pages changed.
-// Only a log that has become too large makes the writer wait, since it begins anew only when nobody writes.
+// Only a log that has become too long makes the writer wait, since it begins anew only when nobody writes; and then there is little left to write back.
 const (
 	checkpointEvery = 500 * time.Millisecond
-	checkpointFrom  = 16 << 20  // bytes of log that are worth it
-	logLimit        = 256 << 20 // bytes of log at which the writer waits
+	checkpointFrom  = 4 << 10  // frames of log, of 4 KiB each, that are worth it
+	logLimit        = 32 << 10 // frames at which the writer waits; the more there are, the longer it takes to find a page
 )
 
-// checkpoints writes the log back from time to time until stop is closed.
-func checkpoints(db *sql.DB, log string, stop <-chan struct{}) {
+// checkpoints writes the log back from time to time until stop is closed. What fails is tried again.
+func (s *sqlite) checkpoints() {
 	tick := time.NewTicker(checkpointEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-stop:
+		case <-s.stop:
 			return
 		case <-tick.C:
 		}
-		if size(log) >= checkpointFrom {
-			_, _ = db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)") // what fails is tried again
+		log, back, err := s.checkpoint("NOOP")
+		if err != nil || log-back < checkpointFrom {
+			continue
+		}
+		log, _, err = s.checkpoint("PASSIVE")
+		if err == nil && log >= logLimit {
+			s.long.Store(true)
 		}
 	}
 }
 
-// shorten has the log begin anew if it has become too large. Nobody may be writing.
-func (s *sqlite) shorten(ctx context.Context) {
-	if size(s.log) < logLimit {
-		return
-	}
-	_, _ = s.conn.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)") // what readers keep from it is tried again after the next write
+// checkpoint returns how many frames the log has, and how many of them are back in their place.
+func (s *sqlite) checkpoint(mode string) (log, back int64, err error) {
+	var busy int64
+	err = s.read.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &log, &back)
+	return log, back, err
 }
 
-func size(path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
+// shorten has the log begin anew if it has become too long. Nobody may be writing; who still reads an older part of it is not waited for, and it is tried again later.
+func (s *sqlite) shorten(ctx context.Context) {
+	if !s.long.Swap(false) {
+		return
 	}
-	return info.Size()
+	for _, q := range []string{"PRAGMA busy_timeout = 0", "PRAGMA wal_checkpoint(RESTART)", busyTimeout} {
+		_, _ = s.conn.ExecContext(ctx, q)
+	}
 }

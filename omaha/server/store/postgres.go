@@ -180,6 +180,8 @@ func (p *postgres) transaction(ctx context.Context, do func(context.Context, que
 	return nil
 }
 
+func (p *postgres) persist() error { return nil } // synchronous_commit is on
+
 // postgresQueryer runs SQL that is written for SQLite.
 type postgresQueryer struct {
 	db interface {

@@ -15,8 +15,11 @@ import (
 type engine interface {
 	reader() queryer
 
-	// transaction runs do with the right to write, which one program at a time has, and returns once what it did is on disk. What do reads is as the last one left it.
+	// transaction runs do with the right to write, which one program at a time has. What do reads is as the last one left it. What it did is on disk after the next persist.
 	transaction(ctx context.Context, do func(context.Context, queryer) error) error
+
+	// persist has on disk when it returns what transactions did that had returned before. It may be called while another one runs.
+	persist() error
 
 	// snapshot runs do with all as it is at one moment, to read.
 	snapshot(ctx context.Context, do func(context.Context, queryer) error) error

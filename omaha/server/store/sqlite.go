@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/semper-os/semper/fault"
@@ -16,8 +20,11 @@ import (
 const (
 	readers = 4
 
-	// writeCache is how much memory the writer takes for pages. What readers remember is worth nothing after each write, so they get no more than SQLite's usual.
-	writeCache = 192 << 20
+	busyTimeout = "PRAGMA busy_timeout = 10000" // what another program may take to write, in milliseconds
+
+	// writeCache is how much memory the writer takes for pages. What readers remember is worth nothing after each write, so they get no more than SQLite's usual. More is slower:
+	// a commit in which a page was split has SQLite go through all of them.
+	writeCache = 24 << 20
 )
 
 // sqlite is a database in a file. Its right to write is SQLite's own lock, which other programs respect.
@@ -26,7 +33,8 @@ type sqlite struct {
 	conn        *sql.Conn // the only one of write
 	readQ       *prepared
 	writeQ      *prepared
-	log         string // its file
+	log         *os.File    // the write-ahead log, to sync it
+	long        atomic.Bool // the log has become too long
 
 	stop       chan struct{}
 	background sync.WaitGroup
@@ -34,16 +42,19 @@ type sqlite struct {
 
 func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	pragmas := url.Values{"_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
-		"wal_autocheckpoint(0)", // see checkpoints
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+		"wal_autocheckpoint(0)", // see checkpoints; and for what NORMAL leaves undone, persist
 	}}
 	dsn := (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String()
-	s := &sqlite{log: path + "-wal", stop: make(chan struct{})}
+	s := &sqlite{stop: make(chan struct{})}
 	err := s.open(ctx, dsn)
+	if err == nil {
+		err = s.openLog(path)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the database %s: %w", path, err), s.close())
 	}
-	s.background.Go(func() { checkpoints(s.read, s.log, s.stop) })
+	s.background.Go(s.checkpoints)
 	return s, nil
 }
 
@@ -70,6 +81,24 @@ func (s *sqlite) open(ctx context.Context, dsn string) (err error) {
 	return nil
 }
 
+// openLog opens the write-ahead log, which is there as long as a connection is.
+func (s *sqlite) openLog(path string) (err error) {
+	if s.log, err = os.Open(path + "-wal"); err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fault.Wrap(fault.IO, err)
+	}
+	return fault.Wrap(fault.IO, errors.Join(dir.Sync(), dir.Close()))
+}
+
+// persist has on disk what was committed before it was called. SQLite itself (synchronous=NORMAL) syncs its log no more often than a database needs that must not break; what
+// is lost by a power cut is the end of the log. So commits need not wait for the disk one after the other.
+func (s *sqlite) persist() error {
+	return failed("sync the log", unix.Fdatasync(int(s.log.Fd())))
+}
+
 func (s *sqlite) close() error {
 	close(s.stop)
 	s.background.Wait()
@@ -86,6 +115,9 @@ func (s *sqlite) close() error {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
 	}
 	return fault.Wrap(fault.IO, errors.Join(errs...))
 }

@@ -1,15 +1,15 @@
 // Package store keeps the update server's state in an SQLite or a PostgreSQL database; it holds all of the server's SQL and none of its rules.
 //
 // SQLite, on disk: semper.db with its -wal and -shm files. The schema's version is the database's user_version. Other programs may open the same database at the same time
-// (semper-server's own verbs do). The journal is a write-ahead log with synchronous=FULL.
+// (semper-server's own verbs do). The journal is a write-ahead log, which the Store syncs itself: see persist.
 //
 // PostgreSQL: the tables are in the first schema of the connection's search path, which is for nothing else; the schema's version is in the table semper_schema. Several
 // servers may share them. A transaction that writes holds the lock on the row of the table changes: there is one at a time, as with SQLite.
 //
 // Older schemas are brought forward when the database is opened, newer ones are refused.
 //
-// Durability: a commit has been synced to the disk when it returns, and Write returns only then. Writes that wait at the same time share one commit and one sync. The one
-// exception is Touch, which notes that a machine was seen and reaches the disk within seconds.
+// Durability: Write returns once its commit has been synced to the disk. Writes that wait at the same time share one commit and one sync, and the next ones run during it; when a
+// sync fails, nothing is written any more. The one exception is Touch, which notes that a machine was seen and reaches the disk within seconds.
 //
 // Limits: of each machine the newest MaxEvents events and MaxFailures failed versions are kept.
 package store
@@ -43,11 +43,14 @@ var errClosed = errors.New("the database is closed")
 
 // Store is an open database. Its methods may be called from several goroutines.
 type Store struct {
-	db      engine
-	jobs    chan *job
-	stop    chan struct{}
-	closing sync.Once
-	loop    sync.WaitGroup
+	db   engine
+	jobs chan *job
+	stop chan struct{}
+
+	committed chan finished         // that is not on disk yet
+	broken    atomic.Pointer[error] // why nothing can be written any more
+	closing   sync.Once
+	loop      sync.WaitGroup
 
 	changes atomic.Int64 // as Changes tells it
 	guest   bool         // beside a server that may run on the same database
@@ -114,14 +117,15 @@ func open(ctx context.Context, name string) (*Store, error) {
 
 // begin starts to write what comes.
 func begin(ctx context.Context, db engine) (*Store, error) {
-	s := &Store{db: db, jobs: make(chan *job), stop: make(chan struct{}), touches: map[machineKey]touch{}}
+	s := &Store{db: db, jobs: make(chan *job), stop: make(chan struct{}), committed: make(chan finished), touches: map[machineKey]touch{}}
 	n, err := countChanges(ctx, db.reader())
 	if err != nil {
 		return nil, errors.Join(err, db.close())
 	}
 	s.changes.Store(n)
-	s.loop.Add(1)
+	s.loop.Add(2)
 	go s.run()
+	go s.persist()
 	return s, nil
 }
 

@@ -163,7 +163,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDurabilitySettings(t *testing.T) {
 	s := create(t, t.TempDir())
 	for _, c := range []struct{ pragma, want string }{
-		{"journal_mode", "wal"}, {"synchronous", "2"}, {"foreign_keys", "1"}, {"user_version", strconv.Itoa(len(migrations))},
+		{"journal_mode", "wal"}, {"synchronous", "1"}, {"foreign_keys", "1"}, {"user_version", strconv.Itoa(len(migrations))},
 	} {
 		var got string
 		if err := s.db.(*sqlite).conn.QueryRowContext(t.Context(), "PRAGMA "+c.pragma).Scan(&got); err != nil || got != c.want {

@@ -51,8 +51,10 @@ func (s *Store) Touch(app, id, address string, seen time.Time) {
 	s.touches[machineKey{app, id}] = touch{seen, address}
 }
 
+// run runs the writes, and hands them on to be on disk.
 func (s *Store) run() {
 	defer s.loop.Done()
+	defer close(s.committed)
 	tick, look := time.NewTicker(touchEvery), time.NewTicker(lookEvery)
 	defer tick.Stop()
 	defer look.Stop()
@@ -69,6 +71,39 @@ func (s *Store) run() {
 		case <-s.stop:
 			s.flush()
 			return
+		}
+	}
+}
+
+// finished are jobs that ran, and what became of them.
+type finished struct {
+	jobs    []*job
+	results []error
+}
+
+// persist tells what became of jobs once it is on disk. The next ones run meanwhile, and one sync is for all that were committed before it.
+func (s *Store) persist() {
+	defer s.loop.Done()
+	for f := range s.committed {
+		all := []finished{f}
+		for more := true; more; {
+			select {
+			case f, ok := <-s.committed:
+				if more = ok; ok {
+					all = append(all, f)
+				}
+			default:
+				more = false
+			}
+		}
+		err := s.db.persist()
+		if err != nil { // what is on disk now, nobody knows: later commits build on it
+			s.broken.Store(&err)
+		}
+		for _, f := range all {
+			for i, j := range f.jobs {
+				j.done <- cmp.Or(f.results[i], err)
+			}
 		}
 	}
 }
@@ -104,6 +139,13 @@ func (s *Store) gather(j *job) []*job {
 // commit runs a batch in one transaction, each job in a savepoint of its own.
 func (s *Store) commit(batch []*job) {
 	results := make([]error, len(batch))
+	defer func() { s.committed <- finished{batch, results} }()
+	if broken := s.broken.Load(); broken != nil {
+		for i := range results {
+			results[i] = *broken
+		}
+		return
+	}
 	var changes int64
 	ctx := context.Background()
 	for _, j := range batch {
@@ -131,11 +173,8 @@ func (s *Store) commit(batch []*job) {
 	if err == nil {
 		s.changes.Store(changes) // before anybody hears of it
 	}
-	for i, j := range batch {
-		if results[i] == nil {
-			results[i] = err
-		}
-		j.done <- results[i]
+	for i := range batch {
+		results[i] = cmp.Or(results[i], err)
 	}
 }
 
@@ -204,6 +243,7 @@ func (s *Store) flush() {
 		return
 	}
 	_ = s.db.transaction(context.Background(), func(ctx context.Context, q queryer) error { return keepTouches(ctx, q, touches) })
+	s.committed <- finished{}
 }
 
 // Settle has on disk when it returns what Touch was told before.
