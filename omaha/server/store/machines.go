@@ -77,7 +77,7 @@ type Change struct {
 // PutMachines adds machines and replaces what was known of them. No machine may be in the list twice.
 func (tx Tx) PutMachines(ctx context.Context, changes []Change) error {
 	counts := kinds{}
-	var fresh, moved, others [][]any
+	var fresh, back, moved, others [][]any
 	for _, c := range changes {
 		m := *c.After
 		m.Retired = time.Time{}
@@ -90,7 +90,9 @@ func (tx Tx) PutMachines(ctx context.Context, changes []Change) error {
 		switch {
 		case c.Before == nil || c.Before.ID == "":
 			fresh = append(fresh, append(values, m.Arch, m.Version, m.Channel, millis(m.FirstSeen)))
-		case c.Before.Arch != m.Arch || c.Before.Version != m.Version || c.Before.Channel != m.Channel || !c.Before.Retired.IsZero():
+		case !c.Before.Retired.IsZero():
+			back = append(back, append(values, m.Arch, m.Version, m.Channel))
+		case c.Before.Arch != m.Arch || c.Before.Version != m.Version || c.Before.Channel != m.Channel:
 			moved = append(moved, append(values, m.Arch, m.Version, m.Channel))
 		default: // no index needs to be touched
 			others = append(others, values)
@@ -104,7 +106,8 @@ func (tx Tx) PutMachines(ctx context.Context, changes []Change) error {
 	}{
 		{`INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, last_seen, events, app, id, arch, version, channel,
 			first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`, fresh},
-		{set + ", arch = ?14, version = ?15, channel = ?16, retired_at = 0 WHERE app = ?12 AND id = ?13", moved},
+		{set + ", arch = ?14, version = ?15, channel = ?16, retired_at = 0 WHERE app = ?12 AND id = ?13", back},
+		{set + ", arch = ?14, version = ?15, channel = ?16 WHERE app = ?12 AND id = ?13", moved}, // no trigger looks at it
 		{set + " WHERE app = ?12 AND id = ?13", others},
 	} {
 		if err := tx.q.many(ctx, w.query, w.rows); err != nil {

@@ -218,6 +218,9 @@ func (p *prepared) many(ctx context.Context, query string, rows [][]any) error {
 }
 
 func (p *prepared) lookup(ctx context.Context, query string, args [][]any, scan func(scanner) error) error {
+	if together, list, ok := lookupTogether(query, args); ok {
+		return p.each(ctx, together, list, scan)
+	}
 	for _, a := range args {
 		if err := p.each(ctx, query, a, scan); err != nil {
 			return err
