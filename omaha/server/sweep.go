@@ -76,18 +76,22 @@ func (s *Server) retire(ctx context.Context) error {
 		return nil
 	}
 	for ctx.Err() == nil {
-		var n int64
-		err := s.store.Write(ctx, func(tx store.Tx) (err error) {
-			n, err = tx.Retire(ctx, now.Add(-s.cfg.RetireAfter), now, forgetBatch)
-			return err
-		})
+		quiet, err := s.store.Read().Quiet(ctx, now.Add(-s.cfg.RetireAfter), forgetBatch) // which keeps no machine waiting
 		if err != nil {
 			return err
 		}
-		if n > 0 {
+		for some := range slices.Chunk(quiet, sweepBatch) {
+			var n int64
+			err := s.store.Write(ctx, func(tx store.Tx) (err error) {
+				n, err = tx.Retire(ctx, some, now)
+				return err
+			})
+			if err != nil {
+				return err
+			}
 			s.cfg.Log.Info("machines retired", "machines", n, "not_seen_for", s.cfg.RetireAfter)
 		}
-		if n < forgetBatch {
+		if len(quiet) < forgetBatch {
 			s.retired = now
 			return nil
 		}

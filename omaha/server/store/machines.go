@@ -32,12 +32,11 @@ func (tx Tx) Machine(ctx context.Context, app, id string) (fleet.Machine, error)
 
 // Machines lists up to limit machines of an application, by id, from the first one after the id given: those that count, or those that are retired.
 func (tx Tx) Machines(ctx context.Context, app, after string, retired bool, limit int) ([]fleet.Machine, error) {
-	which := "retired_at = 0"
+	from := "machines WHERE retired_at = 0"
 	if retired {
-		which = "retired_at <> 0"
+		from = "machines INDEXED BY machines_retired WHERE retired_at <> 0"
 	}
-	return list(ctx, tx.q, "list machines", scanMachine,
-		"SELECT "+machineColumns+" FROM machines WHERE app = ? AND id > ? AND "+which+" ORDER BY id LIMIT ?", app, after, limit)
+	return list(ctx, tx.q, "list machines", scanMachine, "SELECT "+machineColumns+" FROM "+from+" AND app = ? AND id > ? ORDER BY id LIMIT ?", app, after, limit)
 }
 
 // MachinesByID returns those of some machines that are known.
@@ -47,25 +46,29 @@ func (tx Tx) MachinesByID(ctx context.Context, app string, ids []string) ([]flee
 
 // CountRetired counts the machines of an application that do not count any more.
 func (tx Tx) CountRetired(ctx context.Context, app string) (n int64, err error) {
-	return n, failed("count retired machines", tx.q.row(ctx, "SELECT count(*) FROM machines WHERE app = ? AND retired_at <> 0", app).Scan(&n))
+	return n, failed("count retired machines", tx.q.row(ctx, "SELECT count(*) FROM machines INDEXED BY machines_retired WHERE app = ? AND retired_at <> 0", app).Scan(&n))
 }
 
-// Retire marks up to limit machines that were not seen since some time, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
-func (tx Tx) Retire(ctx context.Context, before, now time.Time, limit int) (int64, error) {
-	machines, err := list(ctx, tx.q, "retire machines", scanMachine,
-		"SELECT "+machineColumns+" FROM machines WHERE retired_at = 0 AND last_seen < ? LIMIT ?", millis(before), limit)
-	if err != nil {
-		return 0, err
-	}
-	rows, counts := make([][]any, len(machines)), kinds{}
+// Quiet lists up to limit machines that count and were not seen since some time. It goes through all machines.
+func (tx Tx) Quiet(ctx context.Context, before time.Time, limit int) ([]fleet.Machine, error) {
+	return list(ctx, tx.q, "look for machines to retire", scanMachine, "SELECT "+machineColumns+" FROM machines WHERE retired_at = 0 AND last_seen < ? LIMIT ?", millis(before), limit)
+}
+
+// Retire marks those of some machines that are as they were listed, and returns how many there were. Nothing of them is forgotten, and one that asks again counts again.
+func (tx Tx) Retire(ctx context.Context, machines []fleet.Machine, now time.Time) (retired int64, err error) {
+	counts := kinds{}
 	for i := range machines {
-		rows[i] = []any{millis(now), machines[i].App, machines[i].ID}
-		counts.add(&machines[i], -1)
+		m := &machines[i]
+		n, err := tx.q.exec(ctx, `UPDATE machines SET retired_at = ? WHERE app = ? AND id = ? AND retired_at = 0 AND last_seen = ? AND channel = ? AND arch = ? AND version = ? AND state = ?`,
+			millis(now), m.App, m.ID, millis(m.LastSeen), m.Channel, m.Arch, m.Version, string(m.State))
+		if err != nil {
+			return 0, failed("retire machines", err)
+		}
+		if retired += n; n > 0 {
+			counts.add(m, -1)
+		}
 	}
-	if err := tx.q.many(ctx, "UPDATE machines SET retired_at = ? WHERE app = ? AND id = ?", rows); err != nil {
-		return 0, failed("retire machines", err)
-	}
-	return int64(len(machines)), counts.keep(ctx, tx.q)
+	return retired, counts.keep(ctx, tx.q)
 }
 
 // Change is what becomes of a machine.

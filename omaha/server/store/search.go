@@ -115,9 +115,9 @@ func (tx Tx) searchPlaces(ctx context.Context, s *Search) ([]searchPlace, error)
 	}
 	switch {
 	case s.Retired:
-		return one("machines WHERE app = ? AND retired_at <> 0 AND id > ?", s.App, s.After), nil
+		return one("machines INDEXED BY machines_retired WHERE app = ? AND retired_at <> 0 AND id > ?", s.App, s.After), nil
 	case s.State == fleet.Failed:
-		return one("machines WHERE app = ? AND state = 'failed' AND id > ?", s.App, s.After), nil
+		return one("machines INDEXED BY machines_failed WHERE app = ? AND state = 'failed' AND id > ?", s.App, s.After), nil
 	case s.Version+s.Channel+s.Arch+string(s.State) != "":
 		kinds, err := tx.searchKinds(ctx, s)
 		if err != nil {

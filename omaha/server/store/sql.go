@@ -11,7 +11,7 @@ import (
 )
 
 // engine is one of the databases that hold the state. Its SQL is the same for all of them and is written for SQLite: ? and ?1 for arguments, json_each(?) for a list in one
-// argument. What differs is in the engine: schemas, and how to write.
+// argument, INDEXED BY where SQLite chooses badly. What differs is in the engine: schemas, and how to write.
 type engine interface {
 	reader() queryer
 

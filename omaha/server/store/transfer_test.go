@@ -183,11 +183,21 @@ func TestCounts(t *testing.T) {
 		write(t, s, func(tx Tx) error { return tx.PutMachines(ctx, []Change{{&m, &after}, {nil, &other}}) })
 		check("moved, and another", []FleetCount{{"stable", "amd64", "1.0.0", fleet.Granted, 1}, {"stable", "amd64", "1.1.0", fleet.Complete, 1}})
 		write(t, s, func(tx Tx) error {
-			n, err := tx.Retire(ctx, now.Add(time.Hour), now.Add(2*time.Hour), 10)
-			if n != 2 {
-				t.Errorf("%d retired", n)
+			quiet, err := tx.Quiet(ctx, now.Add(time.Hour), 10)
+			if err != nil || len(quiet) != 2 {
+				return fmt.Errorf("quiet machines %+v: %w", quiet, err)
 			}
-			return err
+			asked := quiet[0] // it asks between the look and the mark
+			asked.LastSeen = asked.LastSeen.Add(time.Hour)
+			for _, c := range []struct {
+				machines []fleet.Machine
+				want     int64
+			}{{[]fleet.Machine{asked}, 0}, {quiet, 2}, {quiet, 0}} {
+				if n, err := tx.Retire(ctx, c.machines, now.Add(2*time.Hour)); err != nil || n != c.want {
+					t.Errorf("%d retired (%v), want %d", n, err, c.want)
+				}
+			}
+			return nil
 		})
 		check("retired", []FleetCount{})
 		back, err := s.Read().Machine(ctx, app, "m2")
