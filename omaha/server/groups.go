@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -120,6 +121,26 @@ func UnpinMachine(ctx context.Context, tx store.Tx, app, machine, who string, no
 		return fault.New(fault.Input, "machine %.100q is not pinned: %w", machine, store.ErrNotFound)
 	}
 	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-unpin", Subject: machine})
+}
+
+// forgetFailures lets a machine have the versions again that failed on it, and returns how many there were.
+func forgetFailures(ctx context.Context, tx store.Tx, app, machine, who string, now time.Time) (int64, error) {
+	if _, err := tx.Machine(ctx, app, machine); err != nil {
+		return 0, err
+	}
+	failed, err := tx.Failures(ctx, app, machine)
+	if err != nil || len(failed) == 0 {
+		return 0, err
+	}
+	n, err := tx.ForgetFailures(ctx, app, machine)
+	if err != nil {
+		return 0, err
+	}
+	versions := make([]string, len(failed))
+	for i := range failed {
+		versions[i] = failed[i].Version
+	}
+	return n, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-retry", Subject: machine, Before: "failed: " + strings.Join(versions, ", "), After: "none failed"})
 }
 
 // MarkRelease says what a release is on the way to newer ones.
@@ -258,6 +279,18 @@ func (s *Server) unpin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, struct{}{})
+}
+
+func (s *Server) forgetFailures(w http.ResponseWriter, r *http.Request) error {
+	var out api.Forgotten
+	err := s.change(r, func(ctx context.Context, tx store.Tx, app string) (err error) {
+		out.Forgotten, err = forgetFailures(ctx, tx, app, r.PathValue("id"), who(r), s.cfg.Now().UTC())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
 }
 
 func (s *Server) markRelease(w http.ResponseWriter, r *http.Request) error {

@@ -157,11 +157,11 @@ func (s *Server) people(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) describePerson(p *fleet.Person) api.Person {
-	out := api.Person{ID: p.ID, Name: p.Name, RoleFrom: "groups", LastSeen: p.Seen}
+	out := api.Person{ID: p.ID, Name: p.Name, RoleFrom: "groups", Groups: append([]string{}, p.Groups...), LastSeen: p.Seen}
 	if p.Set != "" {
 		out.RoleFrom = "set"
 	}
-	if s.knows(p) {
+	if s.local || s.knows(p) { // which provider there is, and what its groups may do, is in the flags of the server
 		out.Role = string(p.Role(s.groupRoles()))
 	}
 	return out

@@ -41,6 +41,7 @@ func (s *Server) handlers() map[string]handler {
 		"Why":            s.why,
 		"PutPin":         s.pin,
 		"DeletePin":      s.unpin,
+		"ForgetFailures": s.forgetFailures,
 		"PutMember":      s.setMember,
 		"Groups":         s.groups,
 		"Group":          s.group,
@@ -128,7 +129,7 @@ func (s *Server) answers(next func(http.ResponseWriter, *http.Request) error) ht
 		if status >= 500 {
 			s.cfg.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		}
-		if status == http.StatusInternalServerError {
+		if _, local := localCaller(r.Context()); status == http.StatusInternalServerError && !local {
 			message = "the server failed; its log says why"
 		}
 		w.Header().Set("Content-Type", api.ProblemType)

@@ -14,15 +14,16 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
 // A token is "semper_ID_SECRET": the prefix lets scanners find leaked ones, ID (8 hex digits) finds the row, SECRET is 256 random bits in
 // base64url, of which only the SHA-256 is kept.
-const tokenPrefix = "semper_"
-
 const (
+	tokenPrefix = api.TokenPrefix
+
 	tokenIDBytes     = 4
 	tokenSecretBytes = 32
 	maxToken         = 128
@@ -98,8 +99,11 @@ func tokenCaller(t *store.Token) caller {
 	return caller{name: cmp.Or(t.Label, "token "+t.ID), who: strings.TrimSpace("token " + t.ID + " " + t.Label), via: fleet.ViaToken, role: t.Role}
 }
 
-// caller finds out who asks: the bearer of a token or, without one, whose session it is.
+// caller finds out who asks: a program in this process, the bearer of a token or, without one, whose session it is.
 func (s *Server) caller(r *http.Request) (caller, error) {
+	if c, ok := localCaller(r.Context()); ok {
+		return c, nil
+	}
 	if shown := r.Header.Get("Authorization"); shown != "" {
 		scheme, text, _ := strings.Cut(shown, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -108,19 +106,4 @@ func releaseUnchanged(ctx context.Context, r *http.Request, tx store.Tx, app str
 		release, err := tx.Release(ctx, app, query(r, "arch", api.DefaultArch), version)
 		return describeRelease(&release).ETag, err
 	})
-}
-
-// PromoteRelease gives a channel the release that another one has.
-func PromoteRelease(ctx context.Context, tx store.Tx, app, from, to, arch, who string, now time.Time) (api.Channel, error) {
-	c, err := tx.Channel(ctx, app, from, arch)
-	if errors.Is(err, store.ErrNotFound) {
-		return api.Channel{}, fmt.Errorf("promote: %w", err)
-	}
-	if err != nil {
-		return api.Channel{}, err
-	}
-	if c.Release == nil {
-		return api.Channel{}, conflict("channel %s has no release for %s to promote", from, arch)
-	}
-	return SetChannel(ctx, tx, app, to, arch, c.Release.Version, who, now)
 }
