@@ -92,10 +92,11 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 		failures = append(failures, rollout.Failure{Machine: s.Machine, At: s.Since, Why: s.Why})
 	}
 	_, why := r.Judge(failures)
+	before := r.State
 	if err := r.Halt(why, now); err != nil {
 		return false, err
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-halt", Subject: subject(r), Detail: why}); err != nil {
+	if err := auditRollout(ctx, tx, r, "rollout-halt", before, why, itself, now); err != nil {
 		return true, err
 	}
 	about := aboutRollout(r, why)
@@ -103,6 +104,14 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 		about.Machines = append(about.Machines, s.Machine)
 	}
 	return true, announce(ctx, tx, webhooks.Halt, about, now)
+}
+
+// itself is in the audit log for what rollouts change by themselves, and for what was made before there was anybody.
+const itself = "semper-server"
+
+// auditRollout puts on record that a rollout is in another state.
+func auditRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, what string, before rollout.State, why, who string, now time.Time) error {
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: what, Subject: subject(r), Detail: why, Before: string(before), After: string(r.State)})
 }
 
 // subject is a rollout's name in the audit log.

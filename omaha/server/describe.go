@@ -47,17 +47,24 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version, who 
 	if err := tx.SetChannel(ctx, app, name, arch, release.ID, now); err != nil {
 		return api.Channel{}, err
 	}
-	was := "nothing"
-	if before.Release != nil {
-		was = before.Release.Version
-	}
-	err = tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "channel-set", Subject: "channel " + name + " for " + arch, Detail: version + " instead of " + was})
-	if err != nil {
+	if err := auditChannel(ctx, tx, &before, &release, "", who, now); err != nil {
 		return api.Channel{}, err
 	}
 	c, err := tx.Channel(ctx, app, name, arch)
 	return describeChannel(&c), err
 }
+
+// auditChannel puts on record that a channel has another release.
+func auditChannel(ctx context.Context, tx store.Tx, before *fleet.Channel, now *fleet.Release, why, who string, at time.Time) error {
+	was := "offers nothing"
+	if before.Release != nil {
+		was = "offers " + before.Release.Version
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: at, Who: who, What: "channel-set", Subject: channelSubject(before.Name, before.Arch), Detail: why, Before: was, After: "offers " + now.Version})
+}
+
+// channelSubject is a channel's name in the audit log.
+func channelSubject(name, arch string) string { return "channel " + name + " for " + arch }
 
 // Releases lists an application's releases.
 func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error) {

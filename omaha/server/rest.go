@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
@@ -293,13 +294,13 @@ func (s *Server) newRelease(w http.ResponseWriter, r *http.Request) error {
 	ctx := context.WithoutCancel(r.Context())
 	fresh := false
 	err = s.store.Write(ctx, func(tx store.Tx) error {
-		if fresh, err = addRelease(ctx, tx, &release, &n); err != nil || !fresh {
+		if fresh, err = addRelease(ctx, tx, &release, &n); err != nil {
 			return err
 		}
-		return tx.AddAudit(ctx, &fleet.Audit{
-			At: release.Published, Who: who(r), What: "release-publish", Subject: release.Version + " for " + release.Arch,
-			Detail: "payload " + hex.EncodeToString(release.Payload.SHA256[:]),
-		})
+		if fresh {
+			return auditRelease(ctx, tx, &release, who(r))
+		}
+		return addPackages(ctx, tx, &release, n.Packages, who(r), s.cfg.Now().UTC())
 	})
 	if err != nil {
 		return err
@@ -417,10 +418,30 @@ func addRelease(ctx context.Context, tx store.Tx, release *fleet.Release, n *api
 			release.Version, release.Arch)}
 	}
 	*release = known
-	if n.Packages == nil {
-		return false, nil
+	return false, nil
+}
+
+// auditRelease puts on record that a release was published.
+func auditRelease(ctx context.Context, tx store.Tx, r *fleet.Release, who string) error {
+	payload := "payload " + hex.EncodeToString(r.Payload.SHA256[:])
+	if len(r.URLs) > 0 {
+		payload = "payload at " + r.URLs[0] + r.Payload.Name
 	}
-	return false, tx.PutPackages(ctx, known.ID, n.Packages) // it may have been published without
+	return tx.AddAudit(ctx, &fleet.Audit{At: r.Published, Who: who, What: "release-publish", Subject: releaseSubject(r), Detail: payload, After: "published"})
+}
+
+// addPackages keeps the list of a release that was published without, where there is one.
+func addPackages(ctx context.Context, tx store.Tx, r *fleet.Release, list []byte, who string, now time.Time) error {
+	if list == nil {
+		return nil
+	}
+	if _, err := tx.Packages(ctx, r.ID); !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err := tx.PutPackages(ctx, r.ID, list); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-packages", Subject: releaseSubject(r), Before: "no list of packages", After: "a list of packages"})
 }
 
 func (s *Server) machine(w http.ResponseWriter, r *http.Request) error {

@@ -243,7 +243,7 @@ func TestRollout(t *testing.T) {
 	for _, e := range audit.Entries {
 		whats = append(whats, e.What)
 	}
-	if got := strings.Join(whats, " "); got != "rollout-done rollout-start rollout-plan machine-group machine-group group-add token-new channel-set release-publish channel-set release-publish token-new" {
+	if got := strings.Join(whats, " "); got != "rollout-done channel-set rollout-start rollout-plan machine-group machine-group group-add token-new channel-set release-publish channel-set release-publish token-new" {
 		t.Errorf("audit log: %s", got)
 	}
 }

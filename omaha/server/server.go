@@ -275,7 +275,7 @@ func (s *Server) seed(ctx context.Context) error {
 				}
 			}
 		}
-		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", "semper-server", now)
+		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", itself, now)
 		if err != nil {
 			return err
 		}

@@ -301,13 +301,21 @@ func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 	} else if some {
 		left = 1
 	}
+	before := r.State
 	if !r.Advance(canaries, left, now) || r.State != rollout.Done {
 		return nil
+	}
+	channel, err := tx.Channel(ctx, r.App, r.Channel, r.Arch)
+	if err != nil {
+		return err
 	}
 	if err := tx.SetChannel(ctx, r.App, r.Channel, r.Arch, r.Release.ID, now); err != nil {
 		return err
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-done", Subject: subject(r), Detail: r.Why}); err != nil {
+	if err := auditChannel(ctx, tx, &channel, &r.Release, fmt.Sprintf("rollout %d is done", r.ID), itself, now); err != nil {
+		return err
+	}
+	if err := auditRollout(ctx, tx, r, "rollout-done", before, r.Why, itself, now); err != nil {
 		return err
 	}
 	return announce(ctx, tx, webhooks.Done, aboutRollout(r, r.Why), now)
@@ -369,7 +377,7 @@ func PlanRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, version, wh
 	if err := tx.AddRollout(ctx, r); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-plan", Subject: subject(r)})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-plan", Subject: subject(r), After: string(r.State) + ": " + r.Plan.Sentence()})
 }
 
 // SteerRollout does what a person asks of a rollout: start, pause, resume, abort.
@@ -378,6 +386,7 @@ func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who str
 	if err != nil {
 		return r, err
 	}
+	before := r.State
 	switch verb {
 	case "start":
 		err = r.Start(who, now)
@@ -402,5 +411,5 @@ func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who str
 	if err := sampleRollout(ctx, tx, &r, true, now); err != nil {
 		return r, err
 	}
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-" + verb, Subject: subject(&r), Detail: why})
+	return r, auditRollout(ctx, tx, &r, "rollout-"+verb, before, why, who, now)
 }

@@ -43,7 +43,7 @@ func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Rol
 	if err := tx.AddToken(ctx, store.Token{ID: id, SHA256: sha256.Sum256([]byte(secret)), Role: role, Label: label, Created: now}); err != nil {
 		return "", err
 	}
-	err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-new", Subject: "token " + id, Detail: string(role) + " " + label})
+	err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-new", Subject: "token " + id, Detail: label, After: string(role)})
 	return tokenPrefix + id + "_" + secret, err
 }
 
@@ -59,7 +59,7 @@ func RevokeToken(ctx context.Context, tx store.Tx, id, who string, now time.Time
 	if err := tx.DeleteToken(ctx, id); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-revoke", Subject: "token " + id, Detail: string(t.Role) + " " + t.Label})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-revoke", Subject: "token " + id, Detail: t.Label, Before: string(t.Role), After: "worthless"})
 }
 
 // errBadToken does not say what was wrong with a token.

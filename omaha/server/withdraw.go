@@ -25,6 +25,7 @@ func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, 
 	if !r.Withdrawn.IsZero() {
 		return r, conflict("%s for %s was withdrawn on %s already: %s", version, arch, r.Withdrawn.UTC().Format(time.RFC3339), r.WithdrawnWhy)
 	}
+	before := withdrawn(&r)
 	if err := tx.Withdraw(ctx, r.ID, now, why); err != nil {
 		return r, err
 	}
@@ -41,7 +42,7 @@ func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, 
 			return r, err
 		}
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: version + " for " + arch, Detail: why}); err != nil {
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: releaseSubject(&r), Before: before, After: withdrawn(&r)}); err != nil {
 		return r, err
 	}
 	about := alertAbout{App: app, Version: version, Arch: arch, Reason: why, Page: "/releases/" + arch + "/" + version}
@@ -57,11 +58,20 @@ func RestoreRelease(ctx context.Context, tx store.Tx, app, arch, version, why, w
 	if r.Withdrawn.IsZero() {
 		return r, conflict("%s for %s is not withdrawn", version, arch)
 	}
+	before := withdrawn(&r)
 	if err := tx.Withdraw(ctx, r.ID, time.Time{}, ""); err != nil {
 		return r, err
 	}
 	r.Withdrawn, r.WithdrawnWhy = time.Time{}, ""
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-restore", Subject: version + " for " + arch, Detail: why})
+	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-restore", Subject: releaseSubject(&r), Detail: why, Before: before, After: withdrawn(&r)})
+}
+
+// withdrawn says in the audit log whether a release is, and why.
+func withdrawn(r *fleet.Release) string {
+	if r.Withdrawn.IsZero() {
+		return "can be offered"
+	}
+	return because("withdrawn", r.WithdrawnWhy)
 }
 
 func (s *Server) withdraw(w http.ResponseWriter, r *http.Request) error {
