@@ -302,8 +302,11 @@ func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 		left = 1
 	}
 	before := r.State
-	if !r.Advance(canaries, left, now) || r.State != rollout.Done {
+	if !r.Advance(canaries, left, now) {
 		return nil
+	}
+	if r.State != rollout.Done {
+		return auditRollout(ctx, tx, r, "rollout-ramp", before, r.Why, itself, now)
 	}
 	channel, err := tx.Channel(ctx, r.App, r.Channel, r.Arch)
 	if err != nil {

@@ -132,6 +132,11 @@ func (c *Client) call(ctx context.Context, r *request, in, out any, options ...O
 	for _, o := range options {
 		o(r)
 	}
+	for name := range strings.SplitSeq(r.path, "/") {
+		if name == "" || name == "." || name == ".." { // it would be the address of something else
+			return fault.New(fault.Input, "nothing has the name %q", name)
+		}
+	}
 	var body []byte
 	switch in := in.(type) {
 	case nil:

@@ -95,6 +95,28 @@ func TestLocalErrorsKeepTheirKind(t *testing.T) {
 	}
 }
 
+// Names are parts of addresses, and some would change which one it is.
+func TestNamesThatNothingHas(t *testing.T) {
+	var asked []string
+	c := NewLocalClient(transport(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.EscapedPath())
+		answer(t, w, api.Nothing{})
+	}))
+	for _, name := range []string{"", ".", ".."} {
+		if _, err := c.ReleaseReboot(t.Context(), "rack", name, api.Steer{}); !fault.Is(err, fault.Input) || !strings.Contains(err.Error(), "nothing has the name") {
+			t.Errorf("%q: error %v", name, err)
+		}
+	}
+	for _, name := range []string{"../stable", "a/b", "...", "a b", "%2e"} {
+		if _, err := c.ReleaseReboot(t.Context(), "rack", name, api.Steer{}); err != nil {
+			t.Errorf("%q: error %v", name, err)
+		}
+	}
+	if got := strings.ReplaceAll(strings.Join(asked, " "), "/api/v1/reboots/rack/holders/", ""); got != "..%2Fstable a%2Fb ... a%20b %252e" {
+		t.Errorf("asked for %s", got)
+	}
+}
+
 func TestReadToken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	for _, c := range []struct {
