@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -104,19 +103,6 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 		about.Machines = append(about.Machines, s.Machine)
 	}
 	return true, announce(ctx, tx, webhooks.Halt, about, now)
-}
-
-// itself is in the audit log for what rollouts change by themselves, and for what was made before there was anybody.
-const itself = "semper-server"
-
-// auditRollout puts on record that a rollout is in another state.
-func auditRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, what string, before rollout.State, why, who string, now time.Time) error {
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: what, Subject: subject(r), Detail: why, Before: string(before), After: string(r.State)})
-}
-
-// subject is a rollout's name in the audit log.
-func subject(r *fleet.Rollout) string {
-	return "rollout " + strconv.FormatInt(r.ID, 10) + " of " + r.Version + " in " + r.Channel + " for " + r.Arch
 }
 
 // note logs what is on disk by now.

@@ -54,18 +54,6 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version, who 
 	return describeChannel(&c), err
 }
 
-// auditChannel puts on record that a channel has another release.
-func auditChannel(ctx context.Context, tx store.Tx, before *fleet.Channel, now *fleet.Release, why, who string, at time.Time) error {
-	was := "offers nothing"
-	if before.Release != nil {
-		was = "offers " + before.Release.Version
-	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: at, Who: who, What: "channel-set", Subject: channelSubject(before.Name, before.Arch), Detail: why, Before: was, After: "offers " + now.Version})
-}
-
-// channelSubject is a channel's name in the audit log.
-func channelSubject(name, arch string) string { return "channel " + name + " for " + arch }
-
 // Releases lists an application's releases.
 func Releases(ctx context.Context, tx store.Tx, app string) (api.Releases, error) {
 	releases, err := tx.Releases(ctx, app)

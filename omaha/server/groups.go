@@ -140,14 +140,6 @@ func pinned(p *fleet.Pin) string {
 	return because("pinned to "+p.Version, p.Why)
 }
 
-// because adds a reason, where there is one.
-func because(what, why string) string {
-	if why == "" {
-		return what
-	}
-	return what + ": " + why
-}
-
 // UnpinMachine lets a machine go with its channel again.
 func UnpinMachine(ctx context.Context, tx store.Tx, app, machine, who string, now time.Time) error {
 	before, err := tx.Pin(ctx, app, machine)
@@ -208,9 +200,6 @@ func MarkRelease(ctx context.Context, tx store.Tx, app, arch, version string, ro
 
 // marked says in the audit log what a release is on the way to newer ones, and why.
 func marked(r *fleet.Release) string { return because(cmp.Or(string(r.Road), "open"), r.RoadWhy) }
-
-// releaseSubject is a release's name in the audit log.
-func releaseSubject(r *fleet.Release) string { return r.Version + " for " + r.Arch }
 
 // change does what a request asks for in one transaction.
 func (s *Server) change(r *http.Request, do func(ctx context.Context, tx store.Tx, app string) error) error {
