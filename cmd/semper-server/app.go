@@ -5,13 +5,11 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/semper-os/semper/omaha/server"
-	"github.com/semper-os/semper/omaha/server/fleet"
-	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/client"
 )
 
 func newAppCommand() *cobra.Command {
@@ -19,37 +17,25 @@ func newAppCommand() *cobra.Command {
 }
 
 func newAppListCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "list --data DIR",
-		Short: "List applications",
-		Args:  args(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.open(c.Context(), func(s *store.Store, _ fleet.Application) error {
-				out, err := server.Applications(c.Context(), s.Read())
-				if err != nil {
-					return err
-				}
-				return show(c, out, func(w io.Writer) error {
-					t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-					fmt.Fprintln(t, "NAME\tID\tSINCE")
-					for _, a := range out.Applications {
-						fmt.Fprintf(t, "%s\t%s\t%s\n", a.Name, a.ID, when(a.Created))
-					}
-					return t.Flush()
-				})
-			})
+	return newVerb("list", "List applications", 0,
+		func(ctx context.Context, c *client.Client, _ string, _ []string) (api.Applications, error) {
+			return c.Applications(ctx)
 		},
-	}
-	p.flags(c)
-	return c
+		func(w io.Writer, out api.Applications) error {
+			t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(t, "NAME\tID\tSINCE")
+			for _, a := range out.Applications {
+				fmt.Fprintf(t, "%s\t%s\t%s\n", a.Name, a.ID, when(a.Created))
+			}
+			return t.Flush()
+		})
 }
 
 func newAppAddCommand() *cobra.Command {
 	var channels []string
-	c := newChangeCommand("add NAME ID", "Add an application with its channels", 2,
-		func(ctx context.Context, tx store.Tx, _ string, given []string) (string, error) {
-			err := server.AddApplication(ctx, tx, given[0], given[1], channels, who, time.Now().UTC())
+	c := newChangeVerb("add NAME ID", "Add an application with its channels", 2,
+		func(ctx context.Context, c *client.Client, _ string, given []string) (string, error) {
+			_, err := c.PutApplication(ctx, given[0], api.NewApplication{ID: given[1], Channels: channels})
 			return "application " + given[0] + " is there", err
 		})
 	c.Long = "The id is the one that its machines send: a UUID, with braces or without. Flatcar's is e96281a6-d1af-4bde-9a0a-97b76e56dc57."

@@ -18,7 +18,8 @@ func newBackupCommand() *cobra.Command {
 		Use:   "backup FOLDER --data DIR",
 		Short: "Copy a server's data, while it runs or not",
 		Long: "The folder must not exist, or be empty. It gets the database as it is at one moment and every payload that it speaks of, hashed on the way, and appears only when it is\n" +
-			"complete and on disk. It is a data folder itself, with the database in it whatever the server's is: what can be read in it is what a server could serve.",
+			"complete and on disk. It is a data folder itself, with the database in it whatever the server's is: what can be read in it is what a server could serve. It is made where the\n" +
+			"server's data is, not by way of a running server.",
 		Args: args(1),
 		RunE: func(c *cobra.Command, given []string) error { return copyData(c, from, server.Place{Dir: given[0]}) },
 	}
@@ -32,7 +33,7 @@ func newRestoreCommand() *cobra.Command {
 		Use:   "restore BACKUP --data DIR",
 		Short: "Make a data folder of a backup",
 		Long: "The data folder must not exist, or be empty, and so must the database be where one is named. Database and payloads are checked on the way, and the folder appears only when\n" +
-			"all is complete and on disk. A server moves from SQLite to PostgreSQL, or back, by way of a backup.",
+			"all is complete and on disk. A server moves from SQLite to PostgreSQL, or back, by way of a backup. It is done where the server's data is to be.",
 		Args: args(1),
 		RunE: func(c *cobra.Command, given []string) error { return copyData(c, server.Place{Dir: given[0]}, to) },
 	}

@@ -9,11 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/semper-os/semper/fault"
-	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
-	"github.com/semper-os/semper/omaha/server/fleet"
-	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/client"
 )
 
 func newMachineCommand() *cobra.Command {
@@ -21,40 +18,27 @@ func newMachineCommand() *cobra.Command {
 }
 
 func newMachineListCommand() *cobra.Command {
-	var p place
-	var search store.Search
-	c := &cobra.Command{
-		Use:   "list --data DIR [--text TEXT] [--version V] [--channel C] [--group G] [--state S]",
-		Short: "List all machines that count, or some of them, or those that were not seen for long",
-		Args:  args(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
-				all := api.Machines{Machines: []api.Machine{}}
-				search.App, search.Limit = app.ID, api.MaxPage
-				for {
-					page, err := server.Machines(c.Context(), s.Read(), &search)
-					if err != nil {
-						return err
-					}
-					all.Machines = append(all.Machines, page.Machines...)
-					if search.After = page.Next; page.Next == "" {
-						break
-					}
-				}
-				return show(c, all, func(w io.Writer) error { return machineTable(w, all.Machines) })
-			})
+	var q client.MachinesQuery
+	var retired bool
+	c := newVerb("list [--text TEXT] [--version V] [--channel C] [--group G] [--state S]", "List all machines that count, or some of them, or those that were not seen for long", 0,
+		func(ctx context.Context, c *client.Client, app string, _ []string) (api.Machines, error) {
+			q.App = app
+			if retired {
+				q.Retired = "1"
+			}
+			all, err := c.AllMachines(ctx, q)
+			return api.Machines{Machines: all}, err
 		},
-	}
+		func(w io.Writer, out api.Machines) error { return machineTable(w, out.Machines) })
 	fl := c.Flags()
-	fl.BoolVar(&search.Retired, "retired", false, "those that were not seen for so long that they do not count")
-	fl.StringVar(&search.Text, "text", "", "the beginning of an id, or else a part of an id, an alias or an address")
-	fl.StringVar(&search.Version, "version", "", "those that run a version")
-	fl.StringVar(&search.Channel, "channel", "", "those that follow a channel")
-	fl.StringVar(&search.Arch, "arch", "", "those of an architecture")
-	fl.StringVar(&search.Group, "group", "", "those in a group")
-	fl.StringVar((*string)(&search.State), "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed")
-	fl.StringVar(&search.Platform, "platform", "", "those on a platform")
-	p.flags(c)
+	fl.BoolVar(&retired, "retired", false, "those that were not seen for so long that they do not count")
+	fl.StringVar(&q.Text, "text", "", "the beginning of an id, or else a part of an id, an alias or an address")
+	fl.StringVar(&q.Version, "version", "", "those that run a version")
+	fl.StringVar(&q.Channel, "channel", "", "those that follow a channel")
+	fl.StringVar(&q.Arch, "arch", "", "those of an architecture")
+	fl.StringVar(&q.Group, "group", "", "those in a group")
+	fl.StringVar(&q.State, "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed")
+	fl.StringVar(&q.Platform, "platform", "", "those on a platform")
 	return c
 }
 
@@ -68,23 +52,11 @@ func machineTable(w io.Writer, machines []api.Machine) error {
 }
 
 func newMachineShowCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "show ID --data DIR",
-		Short: "Show one machine: its events, what failed on it, and why it gets an update or none",
-		Args:  args(1),
-		RunE: func(c *cobra.Command, ids []string) error {
-			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
-				m, err := server.MachineDetail(c.Context(), s.Read(), app.ID, ids[0], time.Now())
-				if err != nil {
-					return err
-				}
-				return show(c, m, func(w io.Writer) error { return machinePage(w, &m) })
-			})
-		},
-	}
-	p.flags(c)
-	return c
+	return newVerb("show ID", "Show one machine: its events, what failed on it, and why it gets an update or none", 1,
+		func(ctx context.Context, c *client.Client, app string, ids []string) (*api.MachineDetail, error) {
+			m, err := c.Machine(ctx, ids[0], client.MachineQuery{App: app})
+			return &m, err
+		}, machinePage)
 }
 
 func machinePage(w io.Writer, m *api.MachineDetail) error {
@@ -125,36 +97,26 @@ func first(i int, heading string) string {
 
 func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
-func newMachineRetryCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "retry ID --data DIR",
-		Short: "Let a machine have the versions again that failed on it",
-		Args:  args(1),
-		RunE: func(c *cobra.Command, ids []string) error {
-			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
-				n, err := forget(c.Context(), s, app.ID, ids[0])
-				if err != nil {
-					return err
-				}
-				return show(c, map[string]int64{"forgotten": n}, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "forgot %d failed version(s) of machine %s\n", n, ids[0])
-					return err
-				})
-			})
+func newMachineWhyCommand() *cobra.Command {
+	return newVerb("why ID", "Say why a machine gets an update or none, and when it may", 1,
+		func(ctx context.Context, c *client.Client, app string, ids []string) (api.Why, error) {
+			return c.Why(ctx, ids[0], client.WhyQuery{App: app})
 		},
-	}
-	p.flags(c)
-	return c
+		func(w io.Writer, out api.Why) error {
+			_, err := fmt.Fprintln(w, out.Sentence)
+			return err
+		})
 }
 
-func forget(ctx context.Context, s *store.Store, app, id string) (n int64, err error) {
-	err = s.Write(ctx, func(tx store.Tx) error {
-		if _, err := tx.Machine(ctx, app, id); err != nil {
-			return fault.Wrap(fault.Input, err)
-		}
-		n, err = tx.ForgetFailures(ctx, app, id)
-		return err
-	})
-	return n, err
+func newMachineRetryCommand() *cobra.Command {
+	var id string
+	return newVerb("retry ID", "Let a machine have the versions again that failed on it", 1,
+		func(ctx context.Context, c *client.Client, app string, ids []string) (api.Forgotten, error) {
+			id = ids[0]
+			return c.ForgetFailures(ctx, id, client.ForgetFailuresQuery{App: app})
+		},
+		func(w io.Writer, out api.Forgotten) error {
+			_, err := fmt.Fprintf(w, "forgot %d failed version(s) of machine %s\n", out.Forgotten, id)
+			return err
+		})
 }

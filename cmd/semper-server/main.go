@@ -1,13 +1,12 @@
 // Command semper-server is the update server of a fleet, and its operator's tool: serve, machine, group, channel, release, rollout, reboots, token, people, app, backup, restore.
 //
-// The verbs beside serve work on the data folder's database, whether a server runs on it or not.
+// The verbs beside serve, backup and restore are calls of the REST interface (package client): of a running server by its URL and a token or, for who has it at hand, on its
+// database, whether a server runs on it or not (server.Local).
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,10 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/semper-os/semper/fault"
-	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/blobs"
-	"github.com/semper-os/semper/omaha/server/fleet"
-	"github.com/semper-os/semper/omaha/server/store"
 )
 
 func main() {
@@ -83,21 +79,10 @@ func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// place is where a verb works: the data folder's database and an application in it.
-type place struct {
-	dir, database, app string
-}
-
 // databaseFlag is where the state is, if it is not in the data folder. What others may not see of it can be in the environment.
 func databaseFlag(fl *pflag.FlagSet, into *string) {
 	fl.StringVar(into, "database", os.Getenv("SEMPER_DATABASE"), "a PostgreSQL database's URL, as in postgres://user@host/name (default: $SEMPER_DATABASE, else SQLite in the data folder)")
 	fl.Lookup("database").DefValue = "" // help does not show it
-}
-
-func (p *place) flags(c *cobra.Command) {
-	c.Flags().StringVar(&p.dir, "data", "", "the server's data folder")
-	databaseFlag(c.Flags(), &p.database)
-	c.Flags().StringVar(&p.app, "app", api.DefaultApp, "the application's name or id")
 }
 
 // payloadFlags are where payload files are, if they are not in the data folder.
@@ -105,34 +90,6 @@ func payloadFlags(fl *pflag.FlagSet, into *blobs.Location) {
 	fl.StringVar(&into.Bucket, "payload-store", "", "where payloads are kept, as in s3://BUCKET/PREFIX, with the credentials of the AWS environment variables or files (default: the data folder)")
 	fl.StringVar(&into.Endpoint, "s3-endpoint", "", "the S3 service's URL (default: Amazon's)")
 	fl.StringVar(&into.Region, "s3-region", "", "the bucket's region (default: asked from the service)")
-}
-
-// store opens the database.
-func (p *place) store(ctx context.Context) (*store.Store, error) {
-	name := cmp.Or(p.database, p.dir)
-	if name == "" {
-		return nil, fault.New(fault.Usage, "name the server's data folder with --data DIR, or its database with --database URL")
-	}
-	if p.database != "" && !store.IsURL(p.database) {
-		return nil, fault.New(fault.Usage, "--database: want a URL such as postgres://user@host/name")
-	}
-	return store.Open(ctx, name)
-}
-
-// open calls do with the database and the application.
-func (p *place) open(ctx context.Context, do func(*store.Store, fleet.Application) error) error {
-	s, err := p.store(ctx)
-	if err != nil {
-		return err
-	}
-	app, err := s.Read().Application(ctx, p.app)
-	if err == nil {
-		err = do(s, app)
-	}
-	if errors.Is(err, store.ErrNotFound) {
-		err = fault.Wrap(fault.Input, err)
-	}
-	return errors.Join(err, s.Close())
 }
 
 // show prints v as JSON or, for people, what text writes.

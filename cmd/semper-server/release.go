@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
-	"github.com/semper-os/semper/omaha/server/fleet"
-	"github.com/semper-os/semper/omaha/server/store"
+	"github.com/semper-os/semper/omaha/server/client"
 )
 
 func newReleaseCommand() *cobra.Command {
@@ -23,54 +20,53 @@ func newReleaseCommand() *cobra.Command {
 
 func newReleaseMarkCommand() *cobra.Command {
 	var why, arch string
-	c := newChangeCommand("mark VERSION floor|dead-end|open", "Say what a release is on the way to newer ones", 2,
-		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
-			road := fleet.Road(given[1])
-			if given[1] == "open" {
-				road = fleet.Open
+	c := newChangeVerb("mark VERSION floor|dead-end|open", "Say what a release is on the way to newer ones", 2,
+		func(ctx context.Context, c *client.Client, app string, given []string) (string, error) {
+			road := api.Road{Road: given[1], Reason: why}
+			if road.Road == "open" {
+				road.Road = ""
 			}
-			_, err := server.MarkRelease(ctx, tx, app, arch, given[0], road, why, who, time.Now().UTC())
+			_, err := c.MarkRelease(ctx, given[0], client.MarkReleaseQuery{App: app, Arch: arch}, road)
 			return "release " + given[0] + " (" + arch + ") is " + given[1], err
 		})
 	c.Long = "A floor is passed through: whoever is older gets it before anything newer (Cincinnati's barrier). A dead end leads nowhere: whoever runs it gets nothing newer by\n" +
 		"itself, and is told the reason."
 	c.Flags().StringVar(&why, "reason", "", "why; machines are told, and a dead end needs it")
-	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	archFlag(c, &arch)
 	return c
 }
 
 func newReleaseWithdrawCommand() *cobra.Command {
 	var why, arch string
-	c := newChangeCommand("withdraw VERSION --reason TEXT", "Offer and serve a release to nobody any more, at once", 1,
-		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
-			_, err := server.WithdrawRelease(ctx, tx, app, arch, given[0], why, who, time.Now().UTC())
+	c := newChangeVerb("withdraw VERSION --reason TEXT", "Offer and serve a release to nobody any more, at once", 1,
+		func(ctx context.Context, c *client.Client, app string, given []string) (string, error) {
+			_, err := c.Withdraw(ctx, given[0], client.WithdrawQuery{App: app, Arch: arch}, api.Steer{Reason: why})
 			return "release " + given[0] + " (" + arch + ") is withdrawn", err
 		})
 	c.Long = "Its rollouts are aborted, and downloads are answered with 410. Machines that run it keep it: give them a newer one. What a CDN has cached must be purged there."
 	c.Flags().StringVar(&why, "reason", "", "why; machines and people are told")
-	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	archFlag(c, &arch)
 	return c
 }
 
 func newReleaseRestoreCommand() *cobra.Command {
 	var why, arch string
-	c := newChangeCommand("restore VERSION", "Undo a withdrawal, but for the rollouts that it ended", 1,
-		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
-			_, err := server.RestoreRelease(ctx, tx, app, arch, given[0], why, who, time.Now().UTC())
+	c := newChangeVerb("restore VERSION", "Undo a withdrawal, but for the rollouts that it ended", 1,
+		func(ctx context.Context, c *client.Client, app string, given []string) (string, error) {
+			_, err := c.Restore(ctx, given[0], client.RestoreQuery{App: app, Arch: arch}, api.Steer{Reason: why})
 			return "release " + given[0] + " (" + arch + ") can be offered again", err
 		})
 	c.Flags().StringVar(&why, "reason", "", "why, for the audit log")
-	c.Flags().StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	archFlag(c, &arch)
 	return c
 }
 
 func newReleaseAddCommand() *cobra.Command {
 	var arch string
 	var e api.External
-	c := newChangeCommand("add VERSION --url URL --name FILE --size N --sha256 HEX --sha1 HEX", "Add a release whose payload is somewhere else, such as Flatcar's", 1,
-		func(ctx context.Context, tx store.Tx, app string, given []string) (string, error) {
-			r := fleet.Release{App: app, Arch: arch, Version: given[0], Published: time.Now().UTC()}
-			err := server.AddExternal(ctx, tx, &r, &e, who)
+	c := newChangeVerb("add VERSION --url URL --name FILE --size N --sha256 HEX --sha1 HEX", "Add a release whose payload is somewhere else, such as Flatcar's", 1,
+		func(ctx context.Context, c *client.Client, app string, given []string) (string, error) {
+			_, err := c.PutRelease(ctx, given[0], client.PutReleaseQuery{App: app, Arch: arch}, api.NewRelease{External: &e})
 			return "release " + given[0] + " (" + arch + ") is there", err
 		})
 	c.Long = "Nothing is downloaded or verified here: machines get the addresses, the size and the hashes, and verify what they get."
@@ -81,28 +77,16 @@ func newReleaseAddCommand() *cobra.Command {
 	fl.StringVar(&e.SHA256, "sha256", "", "the payload's SHA-256, 64 hexadecimal digits")
 	fl.StringVar(&e.SHA1, "sha1", "", "the payload's SHA-1, 40 hexadecimal digits")
 	fl.StringVar(&e.MinVersion, "min-version", "", "the oldest version that can be updated to it")
-	fl.StringVar(&arch, "arch", api.DefaultArch, "the architecture")
+	archFlag(c, &arch)
 	return c
 }
 
 func newReleaseListCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "list --data DIR",
-		Short: "List releases, in the order in which they were published",
-		Args:  args(0),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.open(c.Context(), func(s *store.Store, app fleet.Application) error {
-				out, err := server.Releases(c.Context(), s.Read(), app.ID)
-				if err != nil {
-					return err
-				}
-				return show(c, out, func(w io.Writer) error { return releaseTable(w, out.Releases) })
-			})
+	return newVerb("list", "List releases, in the order in which they were published", 0,
+		func(ctx context.Context, c *client.Client, app string, _ []string) (api.Releases, error) {
+			return c.Releases(ctx, client.ReleasesQuery{App: app})
 		},
-	}
-	p.flags(c)
-	return c
+		func(w io.Writer, out api.Releases) error { return releaseTable(w, out.Releases) })
 }
 
 func releaseTable(w io.Writer, releases []api.Release) error {

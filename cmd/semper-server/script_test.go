@@ -2,15 +2,25 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,13 +59,16 @@ func TestMain(m *testing.M) {
 // TestScripts runs the command as an operator does: testdata/script/*.txtar. These commands are added:
 //
 //	publish VERSION CHANNEL   publishes a small release with the token of the folder "data"
-//	address FILE          waits until a server has written its address there, and sets $SERVER
+//	address FILE [https]  waits until a server has written its address there, and sets $SERVER
+//	certificate FILE KEY  makes a certificate for 127.0.0.1 that is its own authority
 //	lock PATH GROUP ID TEXT   asks for a reboot lock by FleetLock, and demands that the answer holds TEXT
 //	revoke ROLE           revokes that role's token
 //	remove NAME           removes that person, by the id in the list that was printed last
 //	rot DIR               damages a file
 //	signin FILE TEXT      signs in with the link that the file ends with, and demands that the answer holds TEXT
 //	post PATH FILE TEXT   posts a file as an Omaha request, and demands that the answer holds TEXT
+//	status N PROGRAM …    runs a program that must exit with N
+//	whole FILE            sets $TOKEN to the token in a file
 //
 // All of them run with each of the databases. With PostgreSQL the environment names one, and a second in $SECOND; [sqlite] begins lines that are for SQLite only.
 func TestScripts(t *testing.T) {
@@ -78,14 +91,19 @@ func TestScripts(t *testing.T) {
 				},
 				Condition: func(name string) (bool, error) { return name == database, nil },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"address": address,
-					"lock":    lock,
-					"post":    post,
-					"publish": publish,
-					"remove":  remove,
-					"revoke":  revoke,
-					"rot":     rot,
-					"signin":  signIn,
+					"address":     address,
+					"certificate": certificate,
+					"lock":        lock,
+					"post":        post,
+					"publish":     publish,
+					"remove":      remove,
+					"revoke":      revoke,
+					"rot":         rot,
+					"signin":      signIn,
+					"status":      status,
+					"whole": func(ts *testscript.TestScript, _ bool, args []string) {
+						ts.Setenv("TOKEN", strings.TrimSpace(ts.ReadFile(args[0])))
+					},
 				},
 			})
 		})
@@ -136,12 +154,39 @@ func rot(ts *testscript.TestScript, _ bool, args []string) {
 func address(ts *testscript.TestScript, _ bool, args []string) {
 	for range 600 {
 		if data, err := os.ReadFile(ts.MkAbs(args[0])); err == nil {
-			ts.Setenv("SERVER", "http://"+strings.TrimSpace(string(data)))
+			scheme := "http"
+			if len(args) > 1 {
+				scheme = args[1]
+			}
+			ts.Setenv("SERVER", scheme+"://"+strings.TrimSpace(string(data)))
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	ts.Fatalf("no address appeared in %s", args[0])
+}
+
+// status tells one failure from another, which "! exec" does not.
+func status(ts *testscript.TestScript, _ bool, args []string) {
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); !errors.As(err, &exit) || strconv.Itoa(exit.ExitCode()) != args[0] {
+		ts.Fatalf("%s: %v, and not the status %s", strings.Join(args[1:], " "), err, args[0])
+	}
+}
+
+func certificate(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the test"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	ts.Check(err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
 func post(ts *testscript.TestScript, _ bool, args []string) {

@@ -152,7 +152,7 @@ func loadSigners(dirs []string) (signers, error) {
 func (f *freshnessFlags) run(ctx context.Context, now time.Time) (stated, []byte, error) {
 	var c *client.Client
 	if f.server != "" {
-		token, err := readToken(f.tokenFile)
+		token, err := client.ReadToken(f.tokenFile)
 		if err != nil {
 			return stated{}, nil, err
 		}

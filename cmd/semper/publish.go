@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -92,7 +91,7 @@ func publish(ctx context.Context, dir string, f *publishFlags) (published, error
 	if err != nil {
 		return published{}, err
 	}
-	token, err := readToken(f.tokenFile)
+	token, err := client.ReadToken(f.tokenFile)
 	if err != nil {
 		return published{}, err
 	}
@@ -195,31 +194,4 @@ func (p *published) print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "signatures  %s\npayload     %s, %s\npublished   %s %s for %s at %s\nchannel     %s\n%s",
 		signed, progress.Size(p.Payload.Size), upload, p.App, p.Version, p.Arch, p.Server, channel, fresh)
 	return err
-}
-
-const maxToken = 1024
-
-// readToken reads a token from a file that nobody else can read.
-func readToken(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fault.New(fault.Input, "token: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", fault.New(fault.IO, "token: %w", err)
-	}
-	if mode := info.Mode(); !mode.IsRegular() || mode.Perm()&0o077 != 0 {
-		return "", fault.New(fault.Input, "%s holds a token that others can read (mode %04o): run 'chmod 600 %s', and make a new token if somebody may have", path, mode.Perm(), path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
-	if err != nil {
-		return "", fault.New(fault.IO, "token: %w", err)
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" || len(data) > maxToken || strings.IndexFunc(token, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) || r == ' ' }) >= 0 {
-		return "", fault.New(fault.Input, "%s does not hold a token", path)
-	}
-	return token, nil
 }

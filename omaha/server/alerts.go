@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -179,6 +182,17 @@ func describeWebhook(h *store.Webhook) api.Webhook {
 	return api.Webhook{ID: h.ID, URL: h.URL, Events: h.Events, Created: h.Created, CreatedBy: h.CreatedBy}
 }
 
+// webhookHost is as much of a webhook's address as all may read who may read the audit log: the rest of it is a secret at many places.
+func webhookHost(h *store.Webhook) string {
+	u, err := url.Parse(h.URL)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+func toldOf(h *store.Webhook) string { return "told of " + strings.Join(h.Events, ", ") }
+
 // AddWebhook has an address told of events.
 func AddWebhook(ctx context.Context, tx store.Tx, random io.Reader, n *api.NewWebhook, who string, now time.Time) (api.MadeWebhook, error) {
 	if err := webhooks.Check(n.URL, n.Events); err != nil {
@@ -203,7 +217,7 @@ func AddWebhook(ctx context.Context, tx store.Tx, random io.Reader, n *api.NewWe
 	if err := tx.AddWebhook(ctx, &hook); err != nil {
 		return api.MadeWebhook{}, err
 	}
-	err = tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "webhook-new", Subject: "webhook " + hook.ID, Detail: hook.URL})
+	err = tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "webhook-new", Subject: "webhook " + hook.ID, Detail: webhookHost(&hook), After: toldOf(&hook)})
 	return api.MadeWebhook{Webhook: describeWebhook(&hook), Secret: secret}, err
 }
 
@@ -258,7 +272,7 @@ func (s *Server) deleteWebhook(w http.ResponseWriter, r *http.Request) error {
 		if err := tx.DeleteWebhook(ctx, hook.ID); err != nil {
 			return err
 		}
-		return tx.AddAudit(ctx, &fleet.Audit{At: s.cfg.Now().UTC(), Who: who(r), What: "webhook-delete", Subject: "webhook " + hook.ID, Detail: hook.URL})
+		return tx.AddAudit(ctx, &fleet.Audit{At: s.cfg.Now().UTC(), Who: who(r), What: "webhook-delete", Subject: "webhook " + hook.ID, Detail: webhookHost(hook), Before: toldOf(hook)})
 	})
 	if err != nil {
 		return err
@@ -276,7 +290,9 @@ func (s *Server) testWebhook(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return tell(ctx, tx, hook, webhooks.Test, alertAbout{Reason: "a test, by " + who(r), Page: "/people"}, s.cfg.Now().UTC())
+		now := s.cfg.Now().UTC()
+		return errors.Join(tell(ctx, tx, hook, webhooks.Test, alertAbout{Reason: "a test, by " + who(r), Page: "/people"}, now),
+			tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who(r), What: "webhook-test", Subject: "webhook " + hook.ID, Detail: webhookHost(hook)}))
 	})
 	if err != nil {
 		return err

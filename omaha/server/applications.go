@@ -61,5 +61,5 @@ func AddApplication(ctx context.Context, tx store.Tx, name, id string, channels 
 			}
 		}
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "app-add", Subject: "application " + name, Detail: a.ID + " with " + strings.Join(channels, ", ")})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "app-add", Subject: "application " + name, Detail: a.ID, After: "channels " + strings.Join(channels, ", ")})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -92,10 +91,11 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 		failures = append(failures, rollout.Failure{Machine: s.Machine, At: s.Since, Why: s.Why})
 	}
 	_, why := r.Judge(failures)
+	before := r.State
 	if err := r.Halt(why, now); err != nil {
 		return false, err
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-halt", Subject: subject(r), Detail: why}); err != nil {
+	if err := auditRollout(ctx, tx, r, "rollout-halt", before, why, itself, now); err != nil {
 		return true, err
 	}
 	about := aboutRollout(r, why)
@@ -103,11 +103,6 @@ func judge(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) (h
 		about.Machines = append(about.Machines, s.Machine)
 	}
 	return true, announce(ctx, tx, webhooks.Halt, about, now)
-}
-
-// subject is a rollout's name in the audit log.
-func subject(r *fleet.Rollout) string {
-	return "rollout " + strconv.FormatInt(r.ID, 10) + " of " + r.Version + " in " + r.Channel + " for " + r.Arch
 }
 
 // note logs what is on disk by now.

@@ -47,12 +47,7 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version, who 
 	if err := tx.SetChannel(ctx, app, name, arch, release.ID, now); err != nil {
 		return api.Channel{}, err
 	}
-	was := "nothing"
-	if before.Release != nil {
-		was = before.Release.Version
-	}
-	err = tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "channel-set", Subject: "channel " + name + " for " + arch, Detail: version + " instead of " + was})
-	if err != nil {
+	if err := auditChannel(ctx, tx, &before, &release, "", who, now); err != nil {
 		return api.Channel{}, err
 	}
 	c, err := tx.Channel(ctx, app, name, arch)

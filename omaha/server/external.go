@@ -81,7 +81,5 @@ func AddExternal(ctx context.Context, tx store.Tx, release *fleet.Release, e *ap
 	if fresh, err := addExternal(ctx, tx, release); err != nil || !fresh {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{
-		At: release.Published, Who: who, What: "release-publish", Subject: release.Version + " for " + release.Arch, Detail: "payload at " + release.URLs[0] + release.Payload.Name,
-	})
+	return auditRelease(ctx, tx, release, who)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/freshness"
@@ -50,7 +51,7 @@ func (s *Server) putFreshness(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	ctx := context.WithoutCancel(r.Context())
-	if err := s.store.Write(ctx, func(tx store.Tx) error { return replaceFreshness(ctx, tx, &f) }); err != nil {
+	if err := s.store.Write(ctx, func(tx store.Tx) error { return replaceFreshness(ctx, tx, &f, who(r)) }); err != nil {
 		return err
 	}
 	s.cfg.Log.Info("freshness stated", "application", app.Name, "channel", f.Channel, "arch", f.Arch, "version", f.Version, "expires", f.Expires, "sequence", f.Sequence)
@@ -79,19 +80,32 @@ func checkFreshness(f *fleet.Freshness) error {
 }
 
 // replaceFreshness keeps a statement that is not older than the one that is there: machines would take it for a replay.
-func replaceFreshness(ctx context.Context, tx store.Tx, f *fleet.Freshness) error {
+func replaceFreshness(ctx context.Context, tx store.Tx, f *fleet.Freshness, who string) error {
 	if _, err := tx.Channel(ctx, f.App, f.Channel, f.Arch); err != nil {
 		return err
 	}
 	before, err := tx.Freshness(ctx, f.App, f.Channel, f.Arch)
+	was := "no statement"
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		return err
 	case f.Sequence < before.Sequence, f.Issued.Before(before.Issued), f.Sequence == before.Sequence && !sameClaim(f, &before):
 		return httpError{http.StatusConflict, fault.New(fault.Input, "channel %s has the freshness statement %d, and %d is not newer", f.Channel, before.Sequence, f.Sequence)}
+	case bytes.Equal(f.Envelope, before.Envelope): // it was brought again
+		return nil
+	default:
+		was = stated(&before)
 	}
-	return tx.PutFreshness(ctx, f)
+	if err := tx.PutFreshness(ctx, f); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: f.Stored, Who: who, What: "channel-freshness", Subject: channelSubject(f.Channel, f.Arch), Before: was, After: stated(f)})
+}
+
+// stated says in the audit log what a statement claims.
+func stated(f *fleet.Freshness) string {
+	return fmt.Sprintf("%s is the newest until %s (%d)", f.Version, f.Expires.UTC().Format(time.RFC3339), f.Sequence)
 }
 
 // sameClaim reports whether two envelopes hold the same statement, whoever signed it.

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -41,7 +44,7 @@ func AddGroup(ctx context.Context, tx store.Tx, app, name, who string, now time.
 	if err := tx.AddGroup(ctx, app, name, now); err != nil {
 		return g, err
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "group-add", Subject: name}); err != nil {
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "group-add", Subject: name, After: machinesOf(0)}); err != nil {
 		return g, err
 	}
 	return tx.Group(ctx, app, name)
@@ -58,13 +61,27 @@ func DeleteGroup(ctx context.Context, tx store.Tx, app, name, who string, now ti
 			return conflict("the canaries of the rollout of %s in channel %s are group %s", open[i].Version, open[i].Channel, name)
 		}
 	}
-	switch there, err := tx.DeleteGroup(ctx, app, name); {
-	case err != nil:
-		return err
-	case !there:
+	before, err := tx.Group(ctx, app, name)
+	if errors.Is(err, store.ErrNotFound) {
 		return fault.New(fault.Input, "there is no group %s: %w", name, store.ErrNotFound)
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "group-delete", Subject: name})
+	if err != nil {
+		return err
+	}
+	if _, err := tx.DeleteGroup(ctx, app, name); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "group-delete", Subject: name, Before: machinesOf(before.Members)})
+}
+
+func machinesOf(members int64) string { return fmt.Sprintf("%d machines", members) }
+
+// memberOf says in the audit log which group a machine is in.
+func memberOf(group string) string {
+	if group == "" {
+		return "in no group"
+	}
+	return "in group " + group
 }
 
 // SetMember puts a machine, which need not have been seen yet, into a group, or with an empty name out of the one that it is in.
@@ -79,10 +96,14 @@ func SetMember(ctx context.Context, tx store.Tx, app, machine, group, who string
 			return err
 		}
 	}
+	before, err := tx.GroupsOf(ctx, app, []string{machine})
+	if err != nil {
+		return err
+	}
 	if err := tx.SetMember(ctx, app, machine, group); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-group", Subject: machine, Detail: group})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-group", Subject: machine, Before: memberOf(before[machine]), After: memberOf(group)})
 }
 
 // PinMachine keeps a machine to a version, or with an empty one where it is. Neither need be known yet.
@@ -98,28 +119,60 @@ func PinMachine(ctx context.Context, tx store.Tx, p fleet.Pin) error {
 			return err
 		}
 	}
+	before, err := tx.Pin(ctx, p.App, p.Machine)
+	if err != nil {
+		return err
+	}
 	if err := tx.PutPin(ctx, &p); err != nil {
 		return err
 	}
-	detail := p.Version
-	if detail == "" {
-		detail = "held"
+	return tx.AddAudit(ctx, &fleet.Audit{At: p.At, Who: p.Who, What: "machine-pin", Subject: p.Machine, Before: pinned(before), After: pinned(&p)})
+}
+
+// pinned says in the audit log to what a machine is pinned, and why.
+func pinned(p *fleet.Pin) string {
+	switch {
+	case p == nil:
+		return "not pinned"
+	case p.Version == "":
+		return because("held where it is", p.Why)
 	}
-	if p.Why != "" {
-		detail += ": " + p.Why
-	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: p.At, Who: p.Who, What: "machine-pin", Subject: p.Machine, Detail: detail})
+	return because("pinned to "+p.Version, p.Why)
 }
 
 // UnpinMachine lets a machine go with its channel again.
 func UnpinMachine(ctx context.Context, tx store.Tx, app, machine, who string, now time.Time) error {
-	switch there, err := tx.DeletePin(ctx, app, machine); {
-	case err != nil:
+	before, err := tx.Pin(ctx, app, machine)
+	if err != nil {
 		return err
-	case !there:
+	}
+	if before == nil {
 		return fault.New(fault.Input, "machine %.100q is not pinned: %w", machine, store.ErrNotFound)
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-unpin", Subject: machine})
+	if _, err := tx.DeletePin(ctx, app, machine); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-unpin", Subject: machine, Before: pinned(before), After: pinned(nil)})
+}
+
+// forgetFailures lets a machine have the versions again that failed on it, and returns how many there were.
+func forgetFailures(ctx context.Context, tx store.Tx, app, machine, who string, now time.Time) (int64, error) {
+	if _, err := tx.Machine(ctx, app, machine); err != nil {
+		return 0, err
+	}
+	failed, err := tx.Failures(ctx, app, machine)
+	if err != nil || len(failed) == 0 {
+		return 0, err
+	}
+	n, err := tx.ForgetFailures(ctx, app, machine)
+	if err != nil {
+		return 0, err
+	}
+	versions := make([]string, len(failed))
+	for i := range failed {
+		versions[i] = failed[i].Version
+	}
+	return n, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "machine-retry", Subject: machine, Before: "failed: " + strings.Join(versions, ", "), After: "none failed"})
 }
 
 // MarkRelease says what a release is on the way to newer ones.
@@ -137,12 +190,16 @@ func MarkRelease(ctx context.Context, tx store.Tx, app, arch, version string, ro
 	if err != nil {
 		return r, err
 	}
+	before := marked(&r)
 	if err := tx.MarkRelease(ctx, r.ID, road, why); err != nil {
 		return r, err
 	}
 	r.Road, r.RoadWhy = road, why
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-mark", Subject: version + " for " + arch, Detail: string(road) + ": " + why})
+	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-mark", Subject: releaseSubject(&r), Before: before, After: marked(&r)})
 }
+
+// marked says in the audit log what a release is on the way to newer ones, and why.
+func marked(r *fleet.Release) string { return because(cmp.Or(string(r.Road), "open"), r.RoadWhy) }
 
 // change does what a request asks for in one transaction.
 func (s *Server) change(r *http.Request, do func(ctx context.Context, tx store.Tx, app string) error) error {
@@ -258,6 +315,18 @@ func (s *Server) unpin(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, struct{}{})
+}
+
+func (s *Server) forgetFailures(w http.ResponseWriter, r *http.Request) error {
+	var out api.Forgotten
+	err := s.change(r, func(ctx context.Context, tx store.Tx, app string) (err error) {
+		out.Forgotten, err = forgetFailures(ctx, tx, app, r.PathValue("id"), who(r), s.cfg.Now().UTC())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return reply(w, out)
 }
 
 func (s *Server) markRelease(w http.ResponseWriter, r *http.Request) error {

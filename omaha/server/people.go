@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -74,17 +75,14 @@ func SetRole(ctx context.Context, tx store.Tx, id string, role fleet.Role, who s
 	if role == "" && p.Via != fleet.ViaOIDC {
 		return p, conflict("%s came by a link and is in no groups: give another role, or remove them", p.Name)
 	}
-	name := func(r fleet.Role) string {
-		if r == "" {
-			return "by groups"
-		}
-		return string(r)
-	}
 	before := p.Set
 	p.Set = role
 	return p, errors.Join(tx.PutPerson(ctx, &p),
-		tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-role", Subject: "person " + p.ID, Detail: p.Name, Before: name(before), After: name(role)}))
+		tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-role", Subject: "person " + p.ID, Detail: p.Name, Before: roleGiven(before), After: roleGiven(role)}))
 }
+
+// roleGiven says in the audit log which role somebody was given.
+func roleGiven(r fleet.Role) string { return cmp.Or(string(r), "by groups") }
 
 // RemovePerson forgets a person and ends all their sessions. Who may sign in at a provider comes back as new.
 func RemovePerson(ctx context.Context, tx store.Tx, id, who string, now time.Time) error {
@@ -95,7 +93,7 @@ func RemovePerson(ctx context.Context, tx store.Tx, id, who string, now time.Tim
 	if err := tx.DeletePerson(ctx, id); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-remove", Subject: "person " + id, Detail: p.Name, Before: string(p.Set)})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "person-remove", Subject: "person " + id, Detail: p.Name, Before: roleGiven(p.Set)})
 }
 
 // FirstLink makes a link for the first administrator, where there is nobody who could be one: no OpenID provider, no token with that role, no person. It is empty otherwise.
@@ -119,7 +117,7 @@ func (s *Server) FirstLink(ctx context.Context, address string) (string, error) 
 				return nil
 			}
 		}
-		secret, err = NewLink(ctx, tx, s.cfg.Random, FirstPerson, fleet.Admin, "semper-server", now)
+		secret, err = NewLink(ctx, tx, s.cfg.Random, FirstPerson, fleet.Admin, itself, now)
 		return err
 	})
 	if err != nil || secret == "" {
@@ -157,11 +155,11 @@ func (s *Server) people(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) describePerson(p *fleet.Person) api.Person {
-	out := api.Person{ID: p.ID, Name: p.Name, RoleFrom: "groups", LastSeen: p.Seen}
+	out := api.Person{ID: p.ID, Name: p.Name, RoleFrom: "groups", Groups: append([]string{}, p.Groups...), LastSeen: p.Seen}
 	if p.Set != "" {
 		out.RoleFrom = "set"
 	}
-	if s.knows(p) {
+	if s.local || s.knows(p) { // which provider there is, and what its groups may do, is in the flags of the server
 		out.Role = string(p.Role(s.groupRoles()))
 	}
 	return out

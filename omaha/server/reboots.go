@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -166,20 +167,27 @@ func SetRebootGroup(ctx context.Context, tx store.Tx, name string, slots int, le
 	if err := tx.PutRebootGroup(ctx, &g); err != nil {
 		return g, err
 	}
-	detail := slotsOf(&g)
-	return g, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-group", Subject: name, Detail: detail, Before: before, After: detail})
+	return g, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-group", Subject: name, Before: before, After: slotsOf(&g)})
 }
 
 func slotsOf(g *fleet.RebootGroup) string { return fmt.Sprintf("%d slots, lease %s", g.Slots, g.Lease) }
 
 // ForceRelease takes a machine's slot away, and puts it on record.
 func ForceRelease(ctx context.Context, tx store.Tx, group, id, who, why string, now time.Time) error {
-	was, err := tx.DeleteRebootClaim(ctx, group, id)
+	claims, err := tx.RebootClaims(ctx, group)
 	if err != nil {
 		return err
 	}
-	if !was {
+	at := slices.IndexFunc(claims, func(c fleet.RebootClaim) bool { return c.ID == id })
+	if at < 0 {
 		return fault.New(fault.Input, "machine %.128q neither holds nor waits for a slot of reboot group %.64q: %w", id, group, store.ErrNotFound)
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-release", Subject: group + "/" + id, Detail: why})
+	if _, err := tx.DeleteRebootClaim(ctx, group, id); err != nil {
+		return err
+	}
+	before := "waits for a slot"
+	if claims[at].Holds {
+		before = "holds a slot"
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "reboot-release", Subject: group + "/" + id, Detail: why, Before: before, After: "neither holds nor waits"})
 }

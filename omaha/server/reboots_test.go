@@ -112,7 +112,7 @@ func TestFleetLock(t *testing.T) {
 		t.Error("a slot that nobody has is freed")
 	}
 	log, _, err := f.s.store.Read().Audits(ctx, 0, "", 2)
-	if err != nil || len(log) != 2 || log[0] != (fleet.Audit{ID: log[0].ID, At: clock.read(), Who: "token ann", What: "reboot-release", Subject: "rack/a", Detail: "it burnt down"}) || log[1].What != "reboot-group" {
+	if err != nil || len(log) != 2 || log[0] != (fleet.Audit{ID: log[0].ID, At: clock.read(), Who: "token ann", What: "reboot-release", Subject: "rack/a", Detail: "it burnt down", Before: "holds a slot", After: "neither holds nor waits"}) || log[1].What != "reboot-group" {
 		t.Errorf("audit log %+v, %v", log, err)
 	}
 

@@ -23,6 +23,7 @@ var mayUse = map[string]string{
 	"GET /api/v1/machines/{id}/why":                "vopa",
 	"PUT /api/v1/machines/{id}/pin":                "oa",
 	"DELETE /api/v1/machines/{id}/pin":             "oa",
+	"DELETE /api/v1/machines/{id}/failures":        "oa",
 	"PUT /api/v1/machines/{id}/group":              "oa",
 	"GET /api/v1/groups":                           "vopa",
 	"GET /api/v1/groups/{name}":                    "vopa",

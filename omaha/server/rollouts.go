@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/api"
@@ -159,6 +161,80 @@ func (s *Server) steerRollout(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.cfg.Log.Info("rollout", "rollout", ro.ID, "version", ro.Version, "channel", ro.Channel, "verb", verb, "state", ro.State, "by", who(r), "reason", steer.Reason)
 	return reply(w, s.describe(&ro))
+}
+
+// PlanRollout makes a draft of a rollout. Errors are of kind Input.
+func PlanRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, version, who string, now time.Time) error {
+	if err := r.Plan.Check(); err != nil {
+		return err
+	}
+	channel, err := tx.Channel(ctx, r.App, r.Channel, r.Arch)
+	if err != nil {
+		return err
+	}
+	if r.Release, err = tx.Release(ctx, r.App, r.Arch, version); errors.Is(err, store.ErrNotFound) {
+		return conflict("version %q for %s is not published: its files must be there before they are rolled out", version, r.Arch)
+	} else if err != nil {
+		return err
+	}
+	if !r.Release.Withdrawn.IsZero() {
+		return conflict("%s for %s was withdrawn: %s", version, r.Arch, r.Release.WithdrawnWhy)
+	}
+	if channel.Release != nil && channel.Release.ID == r.Release.ID {
+		return conflict("%s is the release of channel %s already", version, r.Channel)
+	}
+	switch open, err := tx.OpenRollout(ctx, r.App, r.Channel, r.Arch); {
+	case err == nil:
+		return conflict("channel %s has a rollout already, %d, of %s, which is %s: abort it first", r.Channel, open.ID, open.Version, open.State)
+	case !errors.Is(err, store.ErrNotFound):
+		return err
+	}
+	if g := r.Plan.Canary.Group; g != "" {
+		if _, err := tx.Group(ctx, r.App, g); errors.Is(err, store.ErrNotFound) {
+			return conflict("there is no group %s for the canaries: make it first, with its machines", g)
+		} else if err != nil {
+			return err
+		}
+	}
+	r.Version, r.State, r.Since, r.By, r.Why, r.Created, r.CreatedBy = version, rollout.Draft, now, who, "planned", now, who
+	if err := tx.AddRollout(ctx, r); err != nil {
+		return err
+	}
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-plan", Subject: subject(r), After: string(r.State) + ": " + r.Plan.Sentence()})
+}
+
+// SteerRollout does what a person asks of a rollout: start, pause, resume, abort.
+func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who string, now time.Time) (fleet.Rollout, error) {
+	r, err := tx.Rollout(ctx, id)
+	if err != nil {
+		return r, err
+	}
+	before := r.State
+	switch verb {
+	case "start":
+		err = r.Start(who, now)
+	case "pause":
+		err = r.Pause(why, who, now)
+	case "resume":
+		err = r.Resume(why, who, now)
+	case "abort":
+		err = r.Abort(why, who, now)
+	default:
+		return r, httpError{http.StatusNotFound, fault.New(fault.Input, "a rollout can be started, paused, resumed or aborted, and not %q", verb)}
+	}
+	if err != nil {
+		if fault.Is(err, fault.Usage) {
+			err = conflict("%w", err)
+		}
+		return r, err
+	}
+	if err := tx.PutRollout(ctx, &r); err != nil {
+		return r, err
+	}
+	if err := sampleRollout(ctx, tx, &r, true, now); err != nil {
+		return r, err
+	}
+	return r, auditRollout(ctx, tx, &r, "rollout-"+verb, before, why, who, now)
 }
 
 // limitOf is how many entries a request wants at most.

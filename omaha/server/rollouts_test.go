@@ -243,8 +243,15 @@ func TestRollout(t *testing.T) {
 	for _, e := range audit.Entries {
 		whats = append(whats, e.What)
 	}
-	if got := strings.Join(whats, " "); got != "rollout-done rollout-start rollout-plan machine-group machine-group group-add token-new channel-set release-publish channel-set release-publish token-new" {
+	if got := strings.Join(whats, " "); got != "rollout-done channel-set rollout-ramp rollout-start rollout-plan machine-group machine-group group-add token-new channel-set release-publish channel-set release-publish token-new" {
 		t.Errorf("audit log: %s", got)
+	}
+	var by []string
+	for _, e := range audit.Entries[:3] {
+		by = append(by, e.Who+": "+e.Detail+": "+e.Before+" → "+e.After)
+	}
+	if got := strings.Join(by, "\n"); got != "semper-server: every machine has it: ramping → done\nsemper-server: rollout 1 is done: offers 1.0.0 → offers 1.1.0\nsemper-server: the canaries are healthy: canary → ramping" {
+		t.Errorf("what the rollout did by itself:\n%s", got)
 	}
 }
 

@@ -112,6 +112,7 @@ func baseURL(what, text string) (*url.URL, error) {
 // Server is a running server's state.
 type Server struct {
 	cfg         Config
+	local       bool     // on the database alone, see Local
 	public      *url.URL // nil: as asked
 	payloadURLs []*url.URL
 	lock        *os.File
@@ -274,7 +275,7 @@ func (s *Server) seed(ctx context.Context) error {
 				}
 			}
 		}
-		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", "semper-server", now)
+		token, err := NewToken(ctx, tx, s.cfg.Random, fleet.Publisher, "first start", itself, now)
 		if err != nil {
 			return err
 		}

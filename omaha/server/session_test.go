@@ -314,7 +314,7 @@ func TestSessionsEnd(t *testing.T) {
 		"Ada (link) sign-out person "+id,
 		f.adminWho()+" person-remove person "+id+" Ada [admin→]",
 		"token "+tokenID+" test sign-in token "+tokenID+" viewer",
-		"test token-revoke token "+tokenID+" viewer test")
+		"test token-revoke token "+tokenID+" test [viewer→worthless]")
 }
 
 // TestSessionAtAnotherServer signs in at one of two servers that share a database, and out at the other.

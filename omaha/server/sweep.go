@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
-	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
 	"github.com/semper-os/semper/omaha/server/store"
@@ -305,13 +303,24 @@ func advance(ctx context.Context, tx store.Tx, r *fleet.Rollout, now time.Time) 
 	} else if some {
 		left = 1
 	}
-	if !r.Advance(canaries, left, now) || r.State != rollout.Done {
+	before := r.State
+	if !r.Advance(canaries, left, now) {
 		return nil
+	}
+	if r.State != rollout.Done {
+		return auditRollout(ctx, tx, r, "rollout-ramp", before, r.Why, itself, now)
+	}
+	channel, err := tx.Channel(ctx, r.App, r.Channel, r.Arch)
+	if err != nil {
+		return err
 	}
 	if err := tx.SetChannel(ctx, r.App, r.Channel, r.Arch, r.Release.ID, now); err != nil {
 		return err
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: "semper-server", What: "rollout-done", Subject: subject(r), Detail: r.Why}); err != nil {
+	if err := auditChannel(ctx, tx, &channel, &r.Release, fmt.Sprintf("rollout %d is done", r.ID), itself, now); err != nil {
+		return err
+	}
+	if err := auditRollout(ctx, tx, r, "rollout-done", before, r.Why, itself, now); err != nil {
 		return err
 	}
 	return announce(ctx, tx, webhooks.Done, aboutRollout(r, r.Why), now)
@@ -334,77 +343,4 @@ func ableVersions(ctx context.Context, tx store.Tx, r *fleet.Rollout) (able []st
 		}
 	}
 	return able, nil
-}
-
-// PlanRollout makes a draft of a rollout. Errors are of kind Input.
-func PlanRollout(ctx context.Context, tx store.Tx, r *fleet.Rollout, version, who string, now time.Time) error {
-	if err := r.Plan.Check(); err != nil {
-		return err
-	}
-	channel, err := tx.Channel(ctx, r.App, r.Channel, r.Arch)
-	if err != nil {
-		return err
-	}
-	if r.Release, err = tx.Release(ctx, r.App, r.Arch, version); errors.Is(err, store.ErrNotFound) {
-		return conflict("version %q for %s is not published: its files must be there before they are rolled out", version, r.Arch)
-	} else if err != nil {
-		return err
-	}
-	if !r.Release.Withdrawn.IsZero() {
-		return conflict("%s for %s was withdrawn: %s", version, r.Arch, r.Release.WithdrawnWhy)
-	}
-	if channel.Release != nil && channel.Release.ID == r.Release.ID {
-		return conflict("%s is the release of channel %s already", version, r.Channel)
-	}
-	switch open, err := tx.OpenRollout(ctx, r.App, r.Channel, r.Arch); {
-	case err == nil:
-		return conflict("channel %s has a rollout already, %d, of %s, which is %s: abort it first", r.Channel, open.ID, open.Version, open.State)
-	case !errors.Is(err, store.ErrNotFound):
-		return err
-	}
-	if g := r.Plan.Canary.Group; g != "" {
-		if _, err := tx.Group(ctx, r.App, g); errors.Is(err, store.ErrNotFound) {
-			return conflict("there is no group %s for the canaries: make it first, with its machines", g)
-		} else if err != nil {
-			return err
-		}
-	}
-	r.Version, r.State, r.Since, r.By, r.Why, r.Created, r.CreatedBy = version, rollout.Draft, now, who, "planned", now, who
-	if err := tx.AddRollout(ctx, r); err != nil {
-		return err
-	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-plan", Subject: subject(r)})
-}
-
-// SteerRollout does what a person asks of a rollout: start, pause, resume, abort.
-func SteerRollout(ctx context.Context, tx store.Tx, id int64, verb, why, who string, now time.Time) (fleet.Rollout, error) {
-	r, err := tx.Rollout(ctx, id)
-	if err != nil {
-		return r, err
-	}
-	switch verb {
-	case "start":
-		err = r.Start(who, now)
-	case "pause":
-		err = r.Pause(why, who, now)
-	case "resume":
-		err = r.Resume(why, who, now)
-	case "abort":
-		err = r.Abort(why, who, now)
-	default:
-		return r, httpError{http.StatusNotFound, fault.New(fault.Input, "a rollout can be started, paused, resumed or aborted, and not %q", verb)}
-	}
-	if err != nil {
-		if fault.Is(err, fault.Usage) {
-			err = conflict("%w", err)
-		}
-		return r, err
-	}
-	if err := tx.PutRollout(ctx, &r); err != nil {
-		return r, err
-	}
-	if err := sampleRollout(ctx, tx, &r, true, now); err != nil {
-		return r, err
-	}
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "rollout-" + verb, Subject: subject(&r), Detail: why})
 }

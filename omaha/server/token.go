@@ -14,15 +14,16 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/fault"
+	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
 // A token is "semper_ID_SECRET": the prefix lets scanners find leaked ones, ID (8 hex digits) finds the row, SECRET is 256 random bits in
 // base64url, of which only the SHA-256 is kept.
-const tokenPrefix = "semper_"
-
 const (
+	tokenPrefix = api.TokenPrefix
+
 	tokenIDBytes     = 4
 	tokenSecretBytes = 32
 	maxToken         = 128
@@ -42,7 +43,7 @@ func NewToken(ctx context.Context, tx store.Tx, random io.Reader, role fleet.Rol
 	if err := tx.AddToken(ctx, store.Token{ID: id, SHA256: sha256.Sum256([]byte(secret)), Role: role, Label: label, Created: now}); err != nil {
 		return "", err
 	}
-	err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-new", Subject: "token " + id, Detail: string(role) + " " + label})
+	err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-new", Subject: "token " + id, Detail: label, After: string(role)})
 	return tokenPrefix + id + "_" + secret, err
 }
 
@@ -58,7 +59,7 @@ func RevokeToken(ctx context.Context, tx store.Tx, id, who string, now time.Time
 	if err := tx.DeleteToken(ctx, id); err != nil {
 		return err
 	}
-	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-revoke", Subject: "token " + id, Detail: string(t.Role) + " " + t.Label})
+	return tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "token-revoke", Subject: "token " + id, Detail: t.Label, Before: string(t.Role), After: "worthless"})
 }
 
 // errBadToken does not say what was wrong with a token.
@@ -98,8 +99,11 @@ func tokenCaller(t *store.Token) caller {
 	return caller{name: cmp.Or(t.Label, "token "+t.ID), who: strings.TrimSpace("token " + t.ID + " " + t.Label), via: fleet.ViaToken, role: t.Role}
 }
 
-// caller finds out who asks: the bearer of a token or, without one, whose session it is.
+// caller finds out who asks: a program in this process, the bearer of a token or, without one, whose session it is.
 func (s *Server) caller(r *http.Request) (caller, error) {
+	if c, ok := localCaller(r.Context()); ok {
+		return c, nil
+	}
 	if shown := r.Header.Get("Authorization"); shown != "" {
 		scheme, text, _ := strings.Cut(shown, " ")
 		if !strings.EqualFold(scheme, "Bearer") {

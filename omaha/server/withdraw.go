@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -27,6 +25,7 @@ func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, 
 	if !r.Withdrawn.IsZero() {
 		return r, conflict("%s for %s was withdrawn on %s already: %s", version, arch, r.Withdrawn.UTC().Format(time.RFC3339), r.WithdrawnWhy)
 	}
+	before := withdrawn(&r)
 	if err := tx.Withdraw(ctx, r.ID, now, why); err != nil {
 		return r, err
 	}
@@ -43,7 +42,7 @@ func WithdrawRelease(ctx context.Context, tx store.Tx, app, arch, version, why, 
 			return r, err
 		}
 	}
-	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: version + " for " + arch, Detail: why}); err != nil {
+	if err := tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-withdraw", Subject: releaseSubject(&r), Before: before, After: withdrawn(&r)}); err != nil {
 		return r, err
 	}
 	about := alertAbout{App: app, Version: version, Arch: arch, Reason: why, Page: "/releases/" + arch + "/" + version}
@@ -59,11 +58,20 @@ func RestoreRelease(ctx context.Context, tx store.Tx, app, arch, version, why, w
 	if r.Withdrawn.IsZero() {
 		return r, conflict("%s for %s is not withdrawn", version, arch)
 	}
+	before := withdrawn(&r)
 	if err := tx.Withdraw(ctx, r.ID, time.Time{}, ""); err != nil {
 		return r, err
 	}
 	r.Withdrawn, r.WithdrawnWhy = time.Time{}, ""
-	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-restore", Subject: version + " for " + arch, Detail: why})
+	return r, tx.AddAudit(ctx, &fleet.Audit{At: now, Who: who, What: "release-restore", Subject: releaseSubject(&r), Detail: why, Before: before, After: withdrawn(&r)})
+}
+
+// withdrawn says in the audit log whether a release is, and why.
+func withdrawn(r *fleet.Release) string {
+	if r.Withdrawn.IsZero() {
+		return "can be offered"
+	}
+	return because("withdrawn", r.WithdrawnWhy)
 }
 
 func (s *Server) withdraw(w http.ResponseWriter, r *http.Request) error {
@@ -108,19 +116,4 @@ func releaseUnchanged(ctx context.Context, r *http.Request, tx store.Tx, app str
 		release, err := tx.Release(ctx, app, query(r, "arch", api.DefaultArch), version)
 		return describeRelease(&release).ETag, err
 	})
-}
-
-// PromoteRelease gives a channel the release that another one has.
-func PromoteRelease(ctx context.Context, tx store.Tx, app, from, to, arch, who string, now time.Time) (api.Channel, error) {
-	c, err := tx.Channel(ctx, app, from, arch)
-	if errors.Is(err, store.ErrNotFound) {
-		return api.Channel{}, fmt.Errorf("promote: %w", err)
-	}
-	if err != nil {
-		return api.Channel{}, err
-	}
-	if c.Release == nil {
-		return api.Channel{}, conflict("channel %s has no release for %s to promote", from, arch)
-	}
-	return SetChannel(ctx, tx, app, to, arch, c.Release.Version, who, now)
 }

@@ -30,6 +30,9 @@ const (
 	DefaultArch = "amd64"
 )
 
+// TokenPrefix is how every token begins, so that scanners find leaked ones. The token's id follows, and after another "_" its secret.
+const TokenPrefix = "semper_"
+
 // ProblemType is the content type of Error.
 const ProblemType = "application/problem+json"
 
@@ -191,6 +194,11 @@ type Failure struct {
 	At      time.Time `json:"at"`
 	Code    int64     `json:"code"`
 	Reason  string    `json:"reason"`
+}
+
+// Forgotten is how many versions had failed on a machine, and are offered to it again.
+type Forgotten struct {
+	Forgotten int64 `json:"forgotten"`
 }
 
 // Event is what a machine reported.

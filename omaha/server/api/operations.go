@@ -60,6 +60,7 @@ var Operations = []Operation{
 	{"Why", "GET /api/v1/machines/{id}/why", fleet.Viewer, "why a machine gets an update or does not", []Parameter{ofApp}, nil, Why{}, ""},
 	{"PutPin", "PUT /api/v1/machines/{id}/pin", fleet.Operator, "keep a machine to a version, or where it is", []Parameter{ofApp}, Pin{}, Pin{}, ""},
 	{"DeletePin", "DELETE /api/v1/machines/{id}/pin", fleet.Operator, "let a machine have its channel's release again", []Parameter{ofApp}, nil, Nothing{}, ""},
+	{"ForgetFailures", "DELETE /api/v1/machines/{id}/failures", fleet.Operator, "let a machine have the versions again that failed on it", []Parameter{ofApp}, nil, Forgotten{}, ""},
 	{"PutMember", "PUT /api/v1/machines/{id}/group", fleet.Operator, "put a machine into a group, out of the one it was in", []Parameter{ofApp}, Member{}, Member{}, ""},
 	{"Groups", "GET /api/v1/groups", fleet.Viewer, "list an application's groups", []Parameter{ofApp}, nil, Groups{}, ""},
 	{"Group", "GET /api/v1/groups/{name}", fleet.Viewer, "a group with its machines", []Parameter{ofApp, ofAfter, ofLimit}, nil, Members{}, ""},

@@ -5,7 +5,7 @@ import "time"
 // Me is who asks.
 type Me struct {
 	Name string `json:"name"`
-	Via  string `json:"via"` // how they signed in: token, oidc or link
+	Via  string `json:"via"` // how they signed in: token, oidc or link; local for who has the database at hand
 	Role string `json:"role"`
 	CSRF string `json:"csrf,omitempty"` // what requests by cookie that change something show in the header CSRFHeader
 }
@@ -19,6 +19,7 @@ type Person struct {
 	Name     string    `json:"name"`
 	Role     string    `json:"role"`               // empty: they are refused
 	RoleFrom string    `json:"role_from"`          // groups, or set for one that an administrator gave
+	Groups   []string  `json:"groups"`             // the provider's, of those that give a role, at the last sign-in
 	LastSeen time.Time `json:"last_seen,omitzero"` // missing: never
 }
 

@@ -178,6 +178,18 @@ func (c *Client) DeletePin(ctx context.Context, id string, q DeletePinQuery, opt
 	return out, err
 }
 
+// ForgetFailuresQuery are the parameters of ForgetFailures; all can be left out.
+type ForgetFailuresQuery struct {
+	App string // an application's id or name; semper when it is missing
+}
+
+// ForgetFailures: let a machine have the versions again that failed on it. Role: operator.
+func (c *Client) ForgetFailures(ctx context.Context, id string, q ForgetFailuresQuery, options ...Option) (out api.Forgotten, err error) {
+	r := &request{method: http.MethodDelete, path: "machines/" + url.PathEscape(id) + "/failures", query: values("app", q.App)}
+	err = c.call(ctx, r, nil, &out, options...)
+	return out, err
+}
+
 // PutMemberQuery are the parameters of PutMember; all can be left out.
 type PutMemberQuery struct {
 	App string // an application's id or name; semper when it is missing

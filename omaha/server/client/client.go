@@ -1,5 +1,5 @@
-// Package client calls the update server's REST interface (package api). Calls.go has a method for each of api.Operations and is made by 'go generate'; what is more than one request (Upload)
-// is written by hand.
+// Package client calls the update server's REST interface (package api). Calls.go has a method for each of api.Operations and is made by 'go generate'; what is more than one request
+// (Upload, AllMachines, Promote) is written by hand.
 //
 // A request that changes something and is a POST carries an Idempotency-Key, so that it can be sent again when its answer got lost: that is done here, a few times.
 //
@@ -34,10 +34,11 @@ const (
 	maxAnswer      = 64 << 20 // bytes
 )
 
-// Client talks to one server with one token.
+// Client talks to one server, with one token or within its process.
 type Client struct {
 	base  *url.URL
-	token string
+	token string // empty: none is shown
+	local bool   // the server is in this process
 	http  *http.Client
 	pause func(context.Context, time.Duration) error // between attempts
 }
@@ -82,12 +83,23 @@ func NewClient(server, token string) (*Client, error) {
 				ExpectContinueTimeout:  10 * time.Second,
 				MaxResponseHeaderBytes: 64 << 10,
 			},
-			// A redirect would carry the token to a place that nobody named.
-			CheckRedirect: func(*http.Request, []*http.Request) error {
-				return errors.New("the server redirects: name the address it redirects to")
-			},
+			CheckRedirect: stay,
 		},
 	}, nil
+}
+
+// NewLocalClient returns a client for a server in this process, whose answers are the transport's. No token is shown, nothing is asked twice, and when the server fails, its error
+// has the kind that it has there.
+func NewLocalClient(server http.RoundTripper) *Client {
+	return &Client{
+		base: &url.URL{Scheme: "http", Host: "localhost"}, local: true, pause: sleep,
+		http: &http.Client{Transport: server, CheckRedirect: stay},
+	}
+}
+
+// stay follows no redirect: it would carry the token to a place that nobody named.
+func stay(*http.Request, []*http.Request) error {
+	return errors.New("the server redirects: name the address it redirects to")
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -120,6 +132,11 @@ func (c *Client) call(ctx context.Context, r *request, in, out any, options ...O
 	for _, o := range options {
 		o(r)
 	}
+	for name := range strings.SplitSeq(r.path, "/") {
+		if name == "" || name == "." || name == ".." { // it would be the address of something else
+			return fault.New(fault.Input, "nothing has the name %q", name)
+		}
+	}
 	var body []byte
 	switch in := in.(type) {
 	case nil:
@@ -135,7 +152,7 @@ func (c *Client) call(ctx context.Context, r *request, in, out any, options ...O
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	attempts := 1
-	if r.method == http.MethodPost {
+	if r.method == http.MethodPost && !c.local {
 		r.key, attempts = rand.Text(), callAttempts
 	}
 	var err error
@@ -170,7 +187,9 @@ func (c *Client) do(ctx context.Context, r *request, out any) error {
 			req.Header.Set(name, value)
 		}
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		return fault.Wrap(fault.Network, err)
@@ -184,6 +203,9 @@ func (c *Client) do(ctx context.Context, r *request, out any) error {
 		e := &StatusError{Status: res.StatusCode}
 		if json.Unmarshal(answer, &e.Answer) != nil {
 			e.Answer = api.Error{}
+		}
+		if c.local && e.Status >= 500 {
+			return fault.Wrap(fault.ParseKind(e.Answer.Kind), e)
 		}
 		return fault.Wrap(e.kind(), e)
 	}

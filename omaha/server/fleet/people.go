@@ -13,6 +13,7 @@ const (
 	ViaOIDC  Via = "oidc"  // at an OpenID provider
 	ViaLink  Via = "link"  // with a link that an administrator handed over
 	ViaToken Via = "token" // with a token; no person is kept for it
+	ViaLocal Via = "local" // not at all: who has the database at hand
 )
 
 // Person is somebody who may sign in.

@@ -31,7 +31,8 @@ func (tx Tx) AddAudit(ctx context.Context, a *fleet.Audit) error {
 func (tx Tx) Audits(ctx context.Context, before int64, text string, limit int) (entries []fleet.Audit, next int64, err error) {
 	where, args := "", []any{before}
 	if text != "" {
-		where = ` WHERE lower(who) LIKE ?2 ESCAPE '\' OR lower(what) LIKE ?2 ESCAPE '\' OR lower(subject) LIKE ?2 ESCAPE '\' OR lower(detail) LIKE ?2 ESCAPE '\'`
+		where = ` WHERE lower(who) LIKE ?2 ESCAPE '\' OR lower(what) LIKE ?2 ESCAPE '\' OR lower(subject) LIKE ?2 ESCAPE '\' OR lower(detail) LIKE ?2 ESCAPE '\'
+			OR lower(was) LIKE ?2 ESCAPE '\' OR lower(became) LIKE ?2 ESCAPE '\'`
 		args = append(args, containing(text))
 	}
 	entries, err = list(ctx, tx.q, "list the audit log", func(a *fleet.Audit, scan func(...any) error) error {

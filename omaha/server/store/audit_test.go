@@ -21,6 +21,9 @@ func TestAudits(t *testing.T) {
 		if err != nil || len(log) != 3 || log[0].Subject != fmt.Sprintf("s%d", entries-1) || next != log[2].ID || log[0].Before != "b" || log[0].After != "a" {
 			t.Fatalf("%+v, next %d (%v)", log, next, err)
 		}
+		if log, _, err := s.Read().Audits(ctx, 0, "B", 3); err != nil || len(log) != 3 { // in what they were before
+			t.Errorf("%d entries (%v)", len(log), err)
+		}
 		log, next, err = s.Read().Audits(ctx, next, "S7", 10_000)
 		if err != nil || len(log) == 0 || next == 0 { // s7 itself is older than what one search looks at
 			t.Fatalf("%d, next %d (%v)", len(log), next, err)
