@@ -4,6 +4,7 @@ package consoletests
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -74,6 +76,14 @@ func start(t *testing.T, base string) *browser {
 		}
 	})
 	return b
+}
+
+// become gives the browser a session's cookie.
+func (b *browser) become(c *http.Cookie) {
+	b.t.Helper()
+	do(b, func(ctx context.Context, t *chromedp.Target) (cdp.Empty, error) {
+		return cdp.Call(ctx, t, network.SetCookie, network.SetCookieParams{Name: c.Name, Value: c.Value, URL: b.base})
+	})
 }
 
 // do runs an action.

@@ -1,51 +1,27 @@
 package consoletests
 
 import (
+	"slices"
 	"testing"
-
-	"github.com/semper-os/semper/omaha/server/api"
-	"github.com/semper-os/semper/omaha/server/client"
-	"github.com/semper-os/semper/omaha/server/rollout"
 )
 
-// TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
+// TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, breaks none of axe's rules, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
 func TestPages(t *testing.T) {
-	r := serve(t, "", nil)
+	f := lived(t)
+	r := f.r
 	b := start(t, r.url)
-	b.open(r.link[len(r.url):])
-	b.see("semper keys new")
-	for _, v := range []string{"1.0.0", "1.1.0"} {
-		r.publish(v)
-	}
-	if _, err := r.admin.SetChannel(t.Context(), "stable", client.SetChannelQuery{}, api.SetChannel{Version: "1.0.0"}); err != nil {
-		t.Fatal(err)
-	}
-	var all []*box
-	for i := range 40 {
-		box := r.box(i)
-		box.ask()
-		all = append(all, box)
-	}
-	plan := rollout.Plan{Halt: rollout.Limit{Failures: 3}}
-	if _, err := r.admin.PlanRollout(t.Context(), client.PlanRolloutQuery{}, api.NewRollout{Version: "1.1.0", Channel: "stable", Plan: plan, Start: true}); err != nil {
-		t.Fatal(err)
-	}
-	for i, box := range all[:12] {
-		if box.offered("1.1.0") {
-			box.update("1.1.0", i%4 != 3)
-		}
-	}
-	lock(t, r, "m1")
-	lock(t, r, "m2")
+	b.become(r.session("Ada Lovelace"))
+	failed := f.of("stable", "amd64")[23]
 	pages := []struct{ name, path, heading string }{
 		{"overview", "/", "Overview"},
 		{"machines", "/machines", "Machines"},
-		{"machine", "/machines/" + all[3].id, "web-3"},
+		{"machine", "/machines/" + failed.id, failed.alias},
 		{"releases", "/releases", "Releases"},
-		{"release", "/releases/amd64/1.1.0", "1.1.0"},
+		{"release", "/releases/amd64/1.6.0", "1.6.0"},
 		{"rollouts", "/rollouts", "Rollouts"},
 		{"plan", "/rollouts/new", "Plan a rollout"},
-		{"rollout", "/rollouts/1", "1.1.0 to stable"},
+		{"rollout", "/rollouts/6", "1.6.0 to stable"},
+		{"halted", "/rollouts/7", "1.6.0 to stable"},
 		{"channels", "/channels", "Channels"},
 		{"reboots", "/reboots", "Reboot locks"},
 		{"people", "/people", "People"},
@@ -64,7 +40,49 @@ func TestPages(t *testing.T) {
 			if wide > 0 {
 				t.Errorf("%s, %s: the page is %d pixels wider than the window", p.name, l.name, wide)
 			}
+			b.accessible(p.name + ", " + l.name)
 			b.shot(p.name + "-" + l.name)
 		}
+		dialogs(b, l)
 	}
+
+	// The check itself sees what is wrong.
+	b.js(new(any), `() => { document.querySelector("main h1").style.color = "#eee"; document.querySelector("button").replaceChildren(); }`)
+	var rules []string
+	for _, v := range b.violations() {
+		rules = append(rules, v.Rule)
+	}
+	if !slices.Contains(rules, "color-contrast") {
+		t.Errorf("a heading in light grey breaks %v alone", rules)
+	}
+}
+
+// dialogs opens what lies over pages.
+func dialogs(b *browser, l look) {
+	b.t.Helper()
+	over := func(name, path string, open func(), title string) {
+		b.t.Helper()
+		b.open(path)
+		b.eventually(name, func() (is bool) {
+			b.js(&is, `() => !!document.querySelector("main h1") && !document.querySelector("main .waiting")`)
+			return is
+		})
+		open()
+		b.see(title)
+		b.accessible(name + ", " + l.name)
+		b.shot(name + "-" + l.name)
+	}
+	over("start", "/rollouts/new?version=1.7.0&channel=stable", func() { b.click("Start…") }, "Start now")
+	over("abort", "/rollouts/6", func() { b.click("Abort") }, "It ends for good")
+	over("keys", "/", func() {
+		b.eventually("the list of keys", func() (is bool) { // once somebody listens to keys
+			b.press("?")
+			b.js(&is, `() => document.querySelector("dialog[open]") !== null`)
+			return is
+		})
+	}, "Next and previous row")
+	if l.width < 600 {
+		over("more", "/", func() { b.click("More") }, "Audit log")
+	}
+	over("sign-in", "/sign-in", func() {}, "Sign in to Semper")
 }
