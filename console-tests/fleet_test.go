@@ -55,16 +55,18 @@ type unit struct {
 	target string
 	step   int // of the update: 0 none, 1 it downloads, 2 it reboots
 	off    bool
+	back   bool            // it went back from an update
 	fates  map[string]fate // by version; none: it works
 }
 
 // simulated is a fleet that lives through some days before a test looks at it.
 type simulated struct {
-	t     *testing.T
-	r     *running
-	clock *clock
-	all   []*unit
-	moves map[string]bool // channels and architectures whose machines ask for updates; the others have what there is
+	t      *testing.T
+	r      *running
+	clock  *clock
+	issuer string // of the people
+	all    []*unit
+	moves  map[string]bool // channels and architectures whose machines ask for updates; the others have what there is
 }
 
 // kinds of machines, by where they are and what they are for.
@@ -166,6 +168,7 @@ func (u *unit) live() error {
 		u.off = true
 		return nil
 	case bad:
+		u.back = true
 		_, err := u.send(omaha.Failed(u.target, f.code, f.reason))
 		return err
 	}

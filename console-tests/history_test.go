@@ -1,7 +1,6 @@
 package consoletests
 
 import (
-	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -38,8 +37,8 @@ func lived(t *testing.T) *simulated {
 		t.Fatal(err)
 	}
 	r := serve(t, "", acme, func(cfg *server.Config) { cfg.Now, cfg.Proxies = c.now, trusted })
-	f := &simulated{t: t, r: r, clock: c, moves: map[string]bool{}}
-	r.write(func(tx store.Tx) error { return r.knows(tx, acme.URL) })
+	f := &simulated{t: t, r: r, clock: c, moves: map[string]bool{}, issuer: acme.URL}
+	r.write(func(tx store.Tx) error { return r.knows(tx, acme.URL, 0, 0, 0, 0) })
 	publisher := r.token(fleet.Publisher, "release pipeline")
 	_ = r.token(fleet.Viewer, "Grafana")
 	_ = r.token(fleet.Operator, "semperctl, on-call laptop")
@@ -200,15 +199,9 @@ func (f *simulated) administer(publisher *client.Client) {
 	f.must(err)
 	_, err = ada.RevokeToken(ctx, made.ID)
 	f.must(err)
-	_, err = ada.PutPerson(ctx, "oidc:4", api.SetRole{Role: "operator"})
-	f.must(err)
-
 	slots, lease := 2, "2h0m0s"
 	_, err = grace.SetRebootGroup(ctx, "fra1", api.SetRebootGroup{Slots: &slots, Lease: &lease})
 	f.must(err)
-	for i, u := range f.of("stable", "amd64")[40:45] {
-		claim(f.t, f.r, u.id, [...]string{"fra1", "fra1", "fra1", "fra1", "default"}[i])
-	}
 
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	f.must(err)
@@ -229,7 +222,14 @@ func (f *simulated) administer(publisher *client.Client) {
 // greet has the machines that are there ask, so that they were seen just now; webhooks are there that were told something.
 func (f *simulated) greet() {
 	f.t.Helper()
+	waiting := f.of("stable", "amd64")[40:45]
+	claim(f.t, f.r, waiting[0].id, "fra1")
 	for turn := range 4 {
+		if turn == 2 {
+			for _, u := range waiting[1:4] {
+				claim(f.t, f.r, u.id, "fra1")
+			}
+		}
 		var some []*unit
 		for i, u := range f.all {
 			if !u.off && u.step == 0 && i%4 == turn {
@@ -239,7 +239,10 @@ func (f *simulated) greet() {
 		f.each(some, (*unit).live)
 		f.clock.until(f.clock.ago() - 8*time.Minute)
 	}
+	f.r.write(func(tx store.Tx) error { return f.r.knows(tx, f.issuer, 0, 50*time.Minute, 3*hour, 26*hour) })
 	ada := f.r.as("Ada Lovelace")
+	_, err := ada.PutPerson(f.t.Context(), "oidc:4", api.SetRole{Role: "operator"})
+	f.must(err)
 	for _, h := range []struct {
 		url    string
 		events []string
@@ -280,5 +283,5 @@ var always = map[string]string{
 // claim asks for a reboot slot in a group.
 func claim(t *testing.T, r *running, id, group string) {
 	t.Helper()
-	fleetLock(t, r, fmt.Sprintf(`{"client_params":{"id":%q,"group":%q}}`, id, cmp.Or(group, "default")))
+	fleetLock(t, r, fmt.Sprintf(`{"client_params":{"id":%q,"group":%q}}`, id, group))
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/semper-os/semper/omaha/server/client"
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -40,10 +41,10 @@ func provider(t *testing.T, users []oidctest.User) *oidctest.Provider {
 	return p
 }
 
-// knows has the server know the staff, as if they had signed in.
-func (r *running) knows(tx store.Tx, issuer string) error {
-	for _, u := range staff {
-		p := fleet.Person{ID: "oidc:" + u.Subject, Name: u.Name, Via: fleet.ViaOIDC, Issuer: issuer, Groups: u.Groups, Created: r.now(), Seen: r.now()}
+// knows has the server know the staff, as if each had signed in some time ago.
+func (r *running) knows(tx store.Tx, issuer string, ago ...time.Duration) error {
+	for i, u := range staff {
+		p := fleet.Person{ID: "oidc:" + u.Subject, Name: u.Name, Via: fleet.ViaOIDC, Issuer: issuer, Groups: u.Groups, Created: r.now(), Seen: r.now().Add(-ago[i])}
 		if err := tx.PutPerson(r.t.Context(), &p); err != nil {
 			return err
 		}

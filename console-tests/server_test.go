@@ -116,7 +116,7 @@ func serve(t *testing.T, database string, provider *oidctest.Provider, options .
 	if database == "" {
 		r.database = dir
 	}
-	r.admin = r.token(fleet.Admin, "the test")
+	r.admin = r.token(fleet.Admin, "configuration management")
 	return r
 }
 
@@ -242,7 +242,7 @@ func (b *box) ask(events ...omaha.Event) *omaha.AppResponse {
 // send is ask for machines beside each other.
 func (b *box) send(events ...omaha.Event) (*omaha.AppResponse, error) {
 	request := omaha.Request{Apps: []omaha.AppRequest{{
-		ID: omaha.SemperApp, Version: b.version, Track: b.track, MachineID: b.id, MachineAlias: b.alias, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: b.arch + "-usr", OEM: b.platform, AlephVersion: b.first,
+		ID: omaha.SemperApp, Version: b.version, Track: b.track, MachineID: b.id, MachineAlias: b.alias, BootID: b.bootID(), Board: b.arch + "-usr", OEM: b.platform, AlephVersion: b.first,
 		Ping: true, UpdateCheck: len(events) == 0, Events: events,
 	}}}
 	req, err := http.NewRequestWithContext(b.r.t.Context(), http.MethodPost, b.r.url+"/v1/update", bytes.NewReader(request.Encode()))
@@ -266,6 +266,13 @@ func (b *box) send(events ...omaha.Event) (*omaha.AppResponse, error) {
 		return nil, err
 	}
 	return &answer.Apps[0], nil
+}
+
+// bootID is another one after each boot.
+func (b *box) bootID() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", b.id, b.boot))
+	hex := hex.EncodeToString(sum[:16])
+	return "{" + hex[:8] + "-" + hex[8:12] + "-4" + hex[13:16] + "-a" + hex[17:20] + "-" + hex[20:] + "}"
 }
 
 // offered reports whether the machine may have a version now.

@@ -52,8 +52,12 @@ func newMachineListCommand() *cobra.Command {
 	fl.StringVar(&search.Channel, "channel", "", "those that follow a channel")
 	fl.StringVar(&search.Arch, "arch", "", "those of an architecture")
 	fl.StringVar(&search.Group, "group", "", "those in a group")
-	fl.StringVar((*string)(&search.State), "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed")
-	fl.StringVar(&search.Platform, "platform", "", "those on a platform")
+	fl.Func("state", "unknown, granted, downloading, downloaded, installed, complete or failed; several with commas between them", func(text string) (err error) {
+		search.States, err = server.StatesOf(text)
+		return err
+	})
+	fl.BoolVar(&search.Silent, "silent", false, "those that fell silent in a rollout under way")
+	fl.StringVar(&search.Platform, "platform", "", "those on a platform: a part of its name")
 	p.flags(c)
 	return c
 }

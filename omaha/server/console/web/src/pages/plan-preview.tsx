@@ -33,7 +33,7 @@ export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; st
     <Card title="Preview">
       <div aria-live="polite">
         {problem && <div class="trouble" role="status"><Icon name="alert" /><div><strong>This plan would be refused</strong><p>{problem.message}</p></div></div>}
-        {!problem && !preview && <p class="muted">{body ? "Computing…" : "Choose a release and a channel."}</p>}
+        {!problem && !preview && <p class="muted" data-busy={body ? "" : undefined}>{body ? "Computing…" : "Choose a release and a channel."}</p>}
         {preview && !problem && (
           <>
             <Curve points={points} end={end} stairs={stairs} machines={preview.machines} label={`Share of ${number(preview.machines)} machines that may have the release, over ${words(whole)}`} />
