@@ -44,10 +44,7 @@ const (
 )
 
 // fate is what becomes of a machine that boots a version.
-type fate struct {
-	code   omaha.ErrorCode // of a failure
-	reason string          // why it goes back; empty: it says nothing any more
-}
+type fate string // why it goes back; empty: it says nothing any more
 
 // unit is a machine with something on its way.
 type unit struct {
@@ -64,7 +61,8 @@ type simulated struct {
 	t      *testing.T
 	r      *running
 	clock  *clock
-	issuer string // of the people
+	issuer string        // of the people
+	past   time.Duration // a full hour
 	all    []*unit
 	moves  map[string]bool // channels and architectures whose machines ask for updates; the others have what there is
 }
@@ -125,6 +123,9 @@ func (f *simulated) each(some []*unit, do func(u *unit) error) {
 // until lets the fleet live to some time before the present.
 func (f *simulated) until(ago time.Duration) {
 	f.t.Helper()
+	if ago >= hour {
+		ago += f.past
+	}
 	for f.clock.ago() > ago {
 		every, turns := tick, 3 // who waits for an update asks every third time
 		if f.clock.ago() > closely {
@@ -164,12 +165,12 @@ func (u *unit) live() error {
 	u.step = 0
 	u.boot++
 	switch f, bad := u.fates[u.target]; {
-	case bad && f.reason == "":
+	case bad && f == "":
 		u.off = true
 		return nil
 	case bad:
 		u.back = true
-		_, err := u.send(omaha.Failed(u.target, f.code, f.reason))
+		_, err := u.send(omaha.Failed(u.target, omaha.CodeRollback, string(f)))
 		return err
 	}
 	was := u.version

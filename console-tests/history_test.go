@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/freshness"
-	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server"
 	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/client"
@@ -23,21 +22,26 @@ import (
 	"github.com/semper-os/semper/omaha/server/store"
 )
 
-const hour = time.Hour
+const (
+	hour = time.Hour
+	week = 168 * hour
+)
 
 func hours(n float64) rollout.Duration { return rollout.Duration(n * float64(hour)) }
 
 // lived is a fleet with a week behind it: releases that went well, one that was withdrawn, a ramp half way, one that stopped itself, a draft and a pause; machines that failed and that fell silent.
 func lived(t *testing.T) *simulated {
 	t.Helper()
-	c := &clock{behind: 168 * hour}
+	// What is sampled for charts is sampled at full hours: the simulated time begins at one.
+	past := time.Since(time.Now().Truncate(hour)) - time.Minute
+	c := &clock{behind: week + past}
 	acme := provider(t, staff)
 	trusted, err := proxies.Parse([]string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := serve(t, "", acme, func(cfg *server.Config) { cfg.Now, cfg.Proxies = c.now, trusted })
-	f := &simulated{t: t, r: r, clock: c, moves: map[string]bool{}, issuer: acme.URL}
+	f := &simulated{t: t, r: r, clock: c, moves: map[string]bool{}, issuer: acme.URL, past: past}
 	r.write(func(tx store.Tx) error { return r.knows(tx, acme.URL, 0, 0, 0, 0) })
 	publisher := r.token(fleet.Publisher, "release pipeline")
 	_ = r.token(fleet.Viewer, "Grafana")
@@ -131,18 +135,18 @@ func grace1(f *simulated) *client.Client { return f.r.as("Grace Hopper") }
 
 // fates decides what goes wrong, and who is switched off.
 func (f *simulated) fates() {
-	web := fate{omaha.CodeRollback, "health check web: connection refused on port 443 for 90 s"}
-	disk := fate{omaha.CodeWrite, "write slot b: /dev/nvme0n1p4: input/output error"}
+	web := fate("health check web: connection refused on port 443 for 90 s")
+	disk := fate("health check disks: /dev/nvme0n1 reports 214 media errors")
 	amd, arm, beta := f.of("stable", "amd64"), f.of("stable", "arm64"), f.of("beta", "amd64")
 	for _, i := range []int{23, 61} {
 		amd[i].fates["1.6.0"] = web
 	}
 	amd[77].fates["1.5.0"] = disk
 	for _, i := range []int{31, 58} {
-		amd[i].fates["1.6.0"] = fate{}
+		amd[i].fates["1.6.0"] = ""
 	}
 	for _, u := range arm {
-		u.fates["1.6.0"] = fate{omaha.CodeRollback, "health check network: eth0 has no carrier after 120 s"}
+		u.fates["1.6.0"] = "health check network: eth0 has no carrier after 120 s"
 	}
 	for _, u := range arm[:9] { // the pilots do well, and some others
 		delete(u.fates, "1.6.0")
@@ -250,7 +254,7 @@ func (f *simulated) greet() {
 		tells  string
 	}{
 		{"https://chat.example.org/hooks/semper-alerts", []string{"halt", "withdrawn", "silent"}, http.StatusNoContent, ""},
-		{"https://status.example.org/api/events", []string{"done"}, http.StatusServiceUnavailable, "the address answered 503 Service Unavailable"},
+		{"https://status.example.org/api/events", []string{"done"}, http.StatusServiceUnavailable, "it answered 503 Service Unavailable"},
 	} {
 		made, err := ada.NewWebhook(f.t.Context(), api.NewWebhook{URL: h.url, Events: h.events})
 		f.must(err)

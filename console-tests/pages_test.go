@@ -13,7 +13,7 @@ func TestPages(t *testing.T) {
 	b.become(r.session("Ada Lovelace"))
 	failed := f.of("stable", "arm64")[0]
 	for _, u := range f.of("stable", "amd64") {
-		if u.back {
+		if _, bad := u.fates["1.6.0"]; bad && u.back {
 			failed = u
 		}
 	}

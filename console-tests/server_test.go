@@ -172,7 +172,7 @@ func releaseOf(version, arch string, payload *fleet.File) api.NewRelease {
 	lock := sha256.Sum256(packages)
 	manifest, err := json.Marshal(map[string]any{
 		"format": 1, "name": "semper", "version": version, "architecture": arch, "epoch": 3, "root_hash": hex.EncodeToString(root[:]), "packages_sha256": hex.EncodeToString(lock[:]),
-		"source_date_epoch": 1763716544,
+		"source_date_epoch": 1795252544,
 		"files": []api.File{
 			fileOf(payload), fileOf(&fleet.File{Name: "packages.lock", Size: int64(len(packages)), SHA256: lock}),
 			fileOf(&fleet.File{Name: "root.erofs", Size: payload.Size * 10 / 11, SHA256: sum("erofs")}), fileOf(&fleet.File{Name: "semper.efi", Size: payload.Size / 12, SHA256: sum("uki")}),

@@ -25,7 +25,7 @@ export function AuditPage({ place }: { place: Place }) {
             ? <Empty icon="audit" title={text ? "Nothing matches" : "Nothing was changed yet"}>{text ? <a href={href("/audit")}>Show all entries</a> : "Each change leaves an entry here, with who made it: sign-ins, releases, channels, rollouts, pins, roles, tokens."}</Empty>
             : <Table caption="Changes, newest first" rows={d.entries} id={(e) => e.id ?? e.at + e.subject + e.what} columns={[
               { name: "When", cell: (e) => <Time at={e.at} /> },
-              { name: "Who", cell: (e) => (e.who ? <Who text={e.who} full /> : <span class="muted">the server</span>) },
+              { name: "Who", cell: (e) => (e.who ? <span class="one-line"><Who text={e.who} full /></span> : <span class="muted">the server</span>) },
               { name: "What", cell: (e) => <code class="one-line">{e.what}</code> },
               { name: "Of", cell: (e) => <span class="break"><Subject of={e} /></span> },
               { name: "Details", grow: true, cell: (e) => <Details entry={e} /> },
@@ -51,7 +51,7 @@ function Details({ entry: e }: { entry: AuditEntry }) {
   const one = changed.length === 1 && changed[0]!.before.length + changed[0]!.after.length < 80 ? changed[0] : undefined;
   return (
     <>
-      {e.detail && e.detail !== e.after && <span class="break"><Words text={e.detail} /></span>}
+      {e.detail && e.detail !== e.after && <Detail text={e.detail} />}
       {one && <p class="diff">{one.name && <span class="muted">{one.name} </span>}<Change c={one} /></p>}
       {!one && changed.length > 0 && (
         <details class="diff">
@@ -63,6 +63,13 @@ function Details({ entry: e }: { entry: AuditEntry }) {
       )}
     </>
   );
+}
+
+/** A long one, such as a halt's with all its machines, opens. */
+function Detail({ text }: { text: string }) {
+  const [gist, ...rest] = text.split(": ");
+  if (text.length < 240 || rest.length === 0) return <span class="break"><Words text={text} /></span>;
+  return <details class="diff"><summary>{gist}</summary><p class="break"><Words text={rest.join(": ")} /></p></details>;
 }
 
 function Change({ c }: { c: Difference }) {

@@ -8,7 +8,7 @@ import { Card, Empty, Page, Show } from "../components/page";
 import { Table } from "../components/table";
 import { Pages } from "../components/pages";
 import { Num, ReleaseLink, Status, Time } from "../components/values";
-import { number, plural } from "../lib/format";
+import { exact, number, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { may } from "../lib/session";
@@ -67,7 +67,7 @@ function Fresh({ c }: { c: Channel }) {
     <>
       {left <= 0 ? <Status tone="bad" icon="cross">Expired <Time at={f.expires} /></Status>
         : left < soon ? <Status tone="warn" icon="alert">Expires <Time at={f.expires} /></Status> : <>expires <Time at={f.expires} /></>}
-      <span class="under">no. {number(f.sequence)} for {f.version}, of <Time at={f.issued} as="short" /></span>
+      <span class="under one-line" title={`Issued ${exact(new Date(f.issued))}`}>no. {number(f.sequence)} for {f.version}</span>
     </>
   );
 }

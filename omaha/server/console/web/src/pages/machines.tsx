@@ -78,6 +78,7 @@ type About = "all" | "failed" | "silent";
 
 export function MachineTable({ machines, caption, about = "all" }: { machines: readonly Machine[]; caption: string; about?: About }) {
   const machine: Column<Machine> = { name: "Machine", grow: true, cell: (m) => <MachineLink m={m} /> };
+  const short: Column<Machine> = { name: "Machine", cell: (m) => <a class="title one-line" href={href(`/machines/${encodeURIComponent(m.id)}`)} title={m.id}>{m.alias || <Id text={m.id} />}</a> };
   const seen: Column<Machine> = { name: "Last seen", cell: (m) => <Time at={m.last_seen} /> };
   const columns: Record<About, Column<Machine>[]> = {
     all: [
@@ -89,12 +90,12 @@ export function MachineTable({ machines, caption, about = "all" }: { machines: r
       seen,
     ],
     failed: [
-      machine,
+      short,
       { name: "Failed", cell: (m) => <ReleaseLink arch={m.arch} v={m.target} none="unknown" /> },
-      { name: "Why", grow: true, cell: (m) => <span class="clip" title={m.detail}>{m.detail}</span> },
+      { name: "Why", grow: true, cell: (m) => <span class="clamp" title={m.detail}>{m.detail}</span> },
       { name: "Since", cell: (m) => <Time at={m.state_since} /> },
     ],
-    silent: [machine, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],
+    silent: [short, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],
   };
   return <Table caption={caption} rows={machines} id={(m) => m.id} columns={columns[about]} />;
 }

@@ -128,7 +128,7 @@ export function NewRolloutPage({ place }: { place: Place }) {
             <button type="submit" class="button primary" disabled={!ready || busy}>Start…</button>
           </div>
         </form>
-        <aside class="column-side sticky" aria-label="Preview"><PlanPreview body={ready ? body : undefined} stairs={form.spread !== "ramp"} /></aside>
+        <aside class="column-side sticky" aria-label="Preview"><PlanPreview body={ready && me ? body : undefined} stairs={form.spread !== "ramp"} /></aside>
       </div>
     </Page>
   );

@@ -120,6 +120,13 @@ function UnderWayRow({ r }: { r: Rollout }) {
   );
 }
 
+/** How many run each, in all channels, the commonest first. */
+function byVersion(all: { version: string; machines: number }[]): [string, number][] {
+  const sums = new Map<string, number>();
+  for (const v of all) sums.set(v.version, (sums.get(v.version) ?? 0) + v.machines);
+  return [...sums].sort((a, b) => b[1] - a[1]);
+}
+
 const ranges = [["24h", "24 h"], ["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"]] as const;
 const hours: Record<string, number> = { "24h": 24, "7d": 168, "30d": 720, "90d": 2160 };
 
@@ -139,7 +146,7 @@ function VersionsOverTime({ o }: { o: Overview }) {
     }>
       <Show of={chart} rows={5}>
         {(c) => (c.times?.length ?? 0) > 1 ? <VersionsChart chart={c} />
-          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {versions.slice(0, 5).map((v) => `${v.version || "unknown"} on ${plural(v.machines, "machine")}`).join(", ") || "none"}.</Empty>}
+          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {byVersion(versions).slice(0, 5).map(([v, n]) => `${v || "unknown"} on ${plural(n, "machine")}`).join(", ") || "none"}.</Empty>}
       </Show>
     </Card>
   );

@@ -68,7 +68,7 @@ function Body({ r, all, place }: { r: ReleaseDetail; all: Release[] | undefined;
           </Card>
           <Card title={<>Signatures <span class="count">{signatures.length}</span></>}>
             {signatures.length === 0 ? <p class="muted">It came without a signed list.</p>
-              : <Facts>{signatures.map((s) => <Fact key={s.key_id} name={s.algorithm}><Id text={s.key_id} copy /></Fact>)}</Facts>}
+              : <Facts>{signatures.map((s, i) => <Fact key={s.key_id} name={`Key ${i + 1}`}><Id text={s.key_id} copy /><span class="under">{s.algorithm}</span></Fact>)}</Facts>}
           </Card>
           {m && (
             <Card title="Build">

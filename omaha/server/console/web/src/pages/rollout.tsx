@@ -87,7 +87,7 @@ function Explain({ r }: { r: RolloutDetail }) {
     const [gist, ...rest] = r.why.split(": ");
     return (
       <section class="why bad" aria-labelledby="halt">
-        <h2 id="halt" class="why-head"><Icon name="stop" />It stopped by itself <Time at={r.since} /></h2>
+        <h2 id="halt" class="why-head"><Icon name="stop" /><span>It stopped by itself <Time at={r.since} /></span></h2>
         <p class="why-text">{capital(gist ?? "")}.{r.failures.length === 0 && rest.length > 0 ? ` ${rest.join(": ")}` : ""}</p>
         {r.failures.length > 0 && (
           <ul class="why-machines">
@@ -120,8 +120,8 @@ function Numbers({ r }: { r: RolloutDetail }) {
       {tile("Given it", c.granted, "", canary(k.granted) || "machines")}
       {tile("Updating", c.in_flight, "active", canary(k.in_flight))}
       {tile("Healthy", c.complete, "good", canary(k.complete))}
-      {tile("Failed", c.failed, "bad", known > 0 ? `${percent(c.failed / known)} of known` : "")}
-      {tile("Silent", c.silent, "warn", known > 0 ? `${percent(c.silent / known)} of known` : "")}
+      {tile("Failed", c.failed, "bad", c.failed > 0 ? `${percent(c.failed / known)} of known` : "")}
+      {tile("Silent", c.silent, "warn", c.silent > 0 ? `${percent(c.silent / known)} of known` : "")}
     </ul>
   );
 }

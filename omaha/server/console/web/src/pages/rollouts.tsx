@@ -7,7 +7,7 @@ import { Card, Empty, Page, Show } from "../components/page";
 import { Table } from "../components/table";
 import { RolloutState, Time } from "../components/values";
 import { Who } from "../components/words";
-import { number, percent, plural } from "../lib/format";
+import { number, percent } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { may } from "../lib/session";
@@ -55,8 +55,8 @@ export function Progress({ r }: { r: Rollout }) {
       </div>
       <p class="progress-text">
         <span>{r.state === "draft" ? "not started" : r.state === "canary" ? "canaries first" : <><strong>{percent(r.reached)}</strong> reached</>}</span>
-        {c.granted > 0 && <span>{number(c.complete)} of {plural(c.granted, "machine")} healthy</span>}
-        {c.in_flight > 0 && <span>{number(c.in_flight)} updating</span>}
+        {c.granted > 0 && <span>{number(c.complete)} of {number(c.granted)} healthy</span>}
+        {c.in_flight > 0 && openState(r.state) && <span>{number(c.in_flight)} updating</span>}
         {bad > 0 && <span class="bad-text"><Icon name="cross" />{number(bad)} failed</span>}
       </p>
     </div>
