@@ -3,6 +3,7 @@ package consoletests
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,11 +52,17 @@ func (e *installError) Error() string {
 
 // check runs axe's rules in the page: WCAG 2.2 AA, and axe's own good practices. What it cannot decide, such as the contrast of a text on a picture, it leaves out.
 const check = `axe.run(document, {
-	runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+	runOnly: %s,
 	resultTypes: ["violations"], elementRef: false, ancestry: false,
 }).then((r) => JSON.stringify(r.violations.map((v) => ({
 	rule: v.id, impact: v.impact, help: v.help, nodes: v.nodes.map((n) => ({ target: n.target.join(" "), html: n.html.slice(0, 300), why: n.failureSummary })),
 }))))`
+
+// rules are axe's: all that we keep to, or those alone that colours decide.
+const (
+	allRules    = `["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]`
+	colourRules = `{ type: "rule", values: ["color-contrast", "link-in-text-block"] }`
+)
 
 // violation is a rule that a page breaks.
 type violation struct {
@@ -64,7 +71,7 @@ type violation struct {
 }
 
 // violations runs axe in a world of its own beside the page's scripts, which the page's policy does not reach: the page stays as strict as it is served.
-func (b *browser) violations() (found []violation) {
+func (b *browser) violations(rules string) (found []violation) {
 	b.t.Helper()
 	script, err := axe()
 	if err != nil {
@@ -83,7 +90,7 @@ func (b *browser) violations() (found []violation) {
 		if _, err := chromedp.Evaluate[bool](script+"\n;true", there)(ctx, t); err != nil {
 			return "", err
 		}
-		return chromedp.Evaluate[string](check, there, chromedp.EvalAwaitPromise)(ctx, t)
+		return chromedp.Evaluate[string](fmt.Sprintf(check, rules), there, chromedp.EvalAwaitPromise)(ctx, t)
 	})
 	if err := json.Unmarshal([]byte(text), &found); err != nil {
 		b.t.Fatalf("axe answered %.200s: %v", text, err)
@@ -91,10 +98,14 @@ func (b *browser) violations() (found []violation) {
 	return found
 }
 
-// accessible fails the test where the page breaks a rule whose impact is serious or critical; the others are told.
-func (b *browser) accessible(what string) {
+// accessible fails the test where the page breaks a rule whose impact is serious or critical; the others are told. In the dark a page is other in its colours alone.
+func (b *browser) accessible(what string, l look) {
 	b.t.Helper()
-	for _, v := range b.violations() {
+	rules := allRules
+	if l.dark {
+		rules = colourRules
+	}
+	for _, v := range b.violations(rules) {
 		var nodes strings.Builder
 		for _, n := range v.Nodes[:min(len(v.Nodes), 5)] {
 			nodes.WriteString("\n\t" + n.Target + "\n\t\t" + n.HTML + "\n\t\t" + strings.ReplaceAll(n.Why, "\n", "\n\t\t"))
@@ -103,6 +114,6 @@ func (b *browser) accessible(what string) {
 		if v.Impact == "serious" || v.Impact == "critical" {
 			tell = b.t.Errorf
 		}
-		tell("%s: %s (%s, %s), at %d places%s", what, v.Help, v.Rule, v.Impact, len(v.Nodes), nodes.String())
+		tell("%s, %s: %s (%s, %s), at %d places%s", what, l.name, v.Help, v.Rule, v.Impact, len(v.Nodes), nodes.String())
 	}
 }
