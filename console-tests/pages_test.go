@@ -1,6 +1,7 @@
 package consoletests
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 )
@@ -51,6 +52,10 @@ func TestPages(t *testing.T) {
 		dialogs(b, l)
 	}
 
+	b.as(looks[0])
+	tiles(b)
+	turn(b)
+
 	// The check itself sees what is wrong.
 	b.js(new(any), `() => { document.querySelector("main h1").style.color = "#eee"; document.querySelector("button").replaceChildren(); }`)
 	var rules []string
@@ -59,6 +64,54 @@ func TestPages(t *testing.T) {
 	}
 	if !slices.Contains(rules, "color-contrast") {
 		t.Errorf("a heading in light grey breaks %v alone", rules)
+	}
+}
+
+// tiles holds the overview's numbers against the lists that they lead to.
+func tiles(b *browser) {
+	b.t.Helper()
+	b.open("/")
+	b.see("Needs a person")
+	var all []struct {
+		Name, To string
+		N        int
+	}
+	b.js(&all, `() => [...document.querySelectorAll("main .tiles a")].map((a) => ({ Name: a.querySelector(".tile-name").innerText, N: Number(a.querySelector(".tile-n").innerText), To: a.pathname + a.search }))`)
+	if len(all) != 4 {
+		b.t.Fatalf("the overview's totals are %+v", all)
+	}
+	for _, tile := range all {
+		b.open(tile.To)
+		b.eventually(fmt.Sprintf("%d machines at %s", tile.N, tile.To), func() bool {
+			var n int
+			b.js(&n, `() => document.querySelectorAll("main tbody tr").length`)
+			return n == min(tile.N, 100) && tile.N > 0
+		})
+	}
+}
+
+// turn goes through the pages of a list, and back.
+func turn(b *browser) {
+	b.t.Helper()
+	first := func() (id string) {
+		b.js(&id, `() => document.querySelector("main tbody th")?.innerText ?? ""`)
+		return id
+	}
+	b.open("/machines")
+	b.see("Next page")
+	var ids []string
+	for range 2 {
+		id := first()
+		ids = append(ids, id)
+		b.click("Next page")
+		b.eventually("the next page", func() bool { now := first(); return now != "" && now != id })
+	}
+	for i := range ids {
+		b.click("Previous page")
+		b.eventually("the page before", func() bool { return first() == ids[len(ids)-1-i] })
+	}
+	if b.can("Previous page") {
+		b.t.Error("there is a page before the first one")
 	}
 }
 
