@@ -131,8 +131,6 @@ func careful(group string, ramp float64) rollout.Plan {
 	return p
 }
 
-func grace1(f *simulated) *client.Client { return f.r.as("Grace Hopper") }
-
 // fates decides what goes wrong, and who is switched off.
 func (f *simulated) fates() {
 	web := fate("health check web: connection refused on port 443 for 90 s")

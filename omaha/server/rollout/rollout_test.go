@@ -169,6 +169,18 @@ func TestStates(t *testing.T) {
 	if r.State != Ramping || r.Base != r.Counted || r.Reached(at.Add(102*time.Hour)) != 0.2 {
 		t.Errorf("resumed: %+v", r)
 	}
+	// What is aborted stays where it was, also when it stood still.
+	for _, pause := range []bool{false, true} {
+		aborted, end := r, at.Add(103*time.Hour)
+		if pause {
+			must(aborted.Pause("", "ann", end))
+			end = at.Add(150 * time.Hour)
+		}
+		must(aborted.Abort("", "ann", end))
+		if got := aborted.Reached(at.Add(200 * time.Hour)); got != 0.3 {
+			t.Errorf("aborted, paused before: %v, it is at %v", pause, got)
+		}
+	}
 	if r.Advance(2, 0, at.Add(109*time.Hour)) || !r.Advance(2, 0, at.Add(110*time.Hour)) || r.State != Done {
 		t.Errorf("the end: %+v", r)
 	}
