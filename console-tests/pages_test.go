@@ -65,6 +65,30 @@ func TestPages(t *testing.T) {
 	if !slices.Contains(rules, "color-contrast") {
 		t.Errorf("a heading in light grey breaks %v alone", rules)
 	}
+	empty(t, b)
+}
+
+// empty looks at a server that was just started: its pages say what to do.
+func empty(t *testing.T, b *browser) {
+	t.Helper()
+	r := serve(t, "", nil)
+	b.base = r.url
+	b.open(r.link[len(r.url):])
+	b.see("semper keys new")
+	for _, l := range looks {
+		b.as(l)
+		b.accessible("first", l)
+		b.whole("first", l)
+	}
+	b.as(looks[0])
+	for path, says := range map[string]string{
+		"/machines": "semper vm run", "/rollouts": "it stops by itself", "/releases": "semper publish", "/channels": "A group is a name for some machines", "/reboots": "A machine asks for one of the slots",
+		"/people": "A webhook is an address of yours",
+	} {
+		b.open(path)
+		b.see(says)
+		b.accessible("empty "+path, looks[0])
+	}
 }
 
 // tiles holds the overview's numbers against the lists that they lead to.

@@ -73,5 +73,5 @@ function Detail({ text }: { text: string }) {
 }
 
 function Change({ c }: { c: Difference }) {
-  return <><del>{c.before}</del><span class="muted" aria-hidden="true"> → </span><span class="hidden"> became </span><ins>{c.after}</ins></>;
+  return <><del><Words text={c.before} /></del><span class="muted" aria-hidden="true"> → </span><span class="hidden"> became </span><ins><Words text={c.after} /></ins></>;
 }

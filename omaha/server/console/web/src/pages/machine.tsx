@@ -68,7 +68,7 @@ function WhyCard({ m }: { m: MachineDetail }) {
     <section class={`why ${settled ? "good" : w.offer ? "active" : ["failed-before", "no-machine-id", "unknown-channel", "dead-end", "withdrawn"].includes(w.cause) ? "warn" : ""}`} aria-labelledby="why">
       <h2 id="why" class="why-head"><Icon name={settled ? "check" : w.offer ? "arrow" : "info"} />{w.offer ? <>It would be given {w.offer} now</> : settled ? "It is where it should be" : "It gets no update now"}</h2>
       <p class="why-text"><Words text={sentence(w.sentence)} /></p>
-      {m.state === "failed" && m.detail && !w.sentence.includes(m.detail) && <p class="why-text"><strong>Its last try failed:</strong> {m.detail}</p>}
+      {m.state === "failed" && m.detail && !w.sentence.includes(m.detail) && <p class="why-text"><strong>Its last try failed:</strong> <Words text={m.detail} /></p>}
       <p class="why-foot">
         {next && <span>Next chance <Time at={w.next} /></span>}
         {w.rollout ? <a href={href(`/rollouts/${w.rollout}`)}>Rollout {w.rollout}</a> : null}

@@ -6,6 +6,7 @@ import { Card, Empty, Page, Show } from "../components/page";
 import { Table, type Column } from "../components/table";
 import { Id, MachineState, machineStateNames, ReleaseLink, Time, updatingStates } from "../components/values";
 import { Pages } from "../components/pages";
+import { Words } from "../components/words";
 import { plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
@@ -92,7 +93,7 @@ export function MachineTable({ machines, caption, about = "all" }: { machines: r
     failed: [
       short,
       { name: "Failed", cell: (m) => <ReleaseLink arch={m.arch} v={m.target} none="unknown" /> },
-      { name: "Why", grow: true, cell: (m) => <span class="clamp" title={m.detail}>{m.detail}</span> },
+      { name: "Why", grow: true, cell: (m) => <span class="clamp" title={m.detail}><Words text={m.detail} /></span> },
       { name: "Since", cell: (m) => <Time at={m.state_since} /> },
     ],
     silent: [short, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],

@@ -7,7 +7,7 @@ import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
 import { Table } from "../components/table";
 import { Num, ReleaseLink, RolloutState, Status, Time } from "../components/values";
-import { Who } from "../components/words";
+import { Who, Words } from "../components/words";
 import { capital, number, percent } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { href } from "../lib/router";
@@ -91,7 +91,7 @@ function Explain({ r }: { r: RolloutDetail }) {
         <p class="why-text">{capital(gist ?? "")}.{r.failures.length === 0 && rest.length > 0 ? ` ${rest.join(": ")}` : ""}</p>
         {r.failures.length > 0 && (
           <ul class="why-machines">
-            {r.failures.slice(0, 5).map((f) => <li key={f.machine}><a class={f.alias ? undefined : "mono"} href={href(`/machines/${encodeURIComponent(f.machine)}`)} title={f.machine}>{f.alias || f.machine}</a><span class="clip" title={f.why}>{f.why || f.step}</span></li>)}
+            {r.failures.slice(0, 5).map((f) => <li key={f.machine}><a class={f.alias ? undefined : "mono"} href={href(`/machines/${encodeURIComponent(f.machine)}`)} title={f.machine}>{f.alias || f.machine}</a><span class="clip" title={f.why}><Words text={f.why || f.step} /></span></li>)}
           </ul>
         )}
         <p class="why-foot"><span>Nobody is given {r.version} until a person decides. Machines that have it keep it. Look at the machines below; then resume, and failures count anew from then on, or abort.</span></p>
@@ -131,7 +131,7 @@ function Failures({ r }: { r: RolloutDetail }) {
     <Table caption="Machines that failed in this rollout, the latest first" rows={r.failures.slice(0, 200)} id={(f) => f.machine} columns={[
       { name: "Machine", cell: (f) => <MachineLink m={{ id: f.machine, alias: f.alias }} /> },
       { name: "What", cell: (f) => <><Status tone={f.step === "silent" ? "warn" : "bad"} icon={f.step === "silent" ? "silent" : "cross"}>{f.step === "silent" ? "Silent" : "Failed"}</Status>{f.canary && <> <span class="tag">canary</span></>}</> },
-      { name: "Why", grow: true, cell: (f) => <span class="break">{f.why}</span> },
+      { name: "Why", grow: true, cell: (f) => <span class="break"><Words text={f.why} /></span> },
       { name: "When", cell: (f) => <Time at={f.at} /> },
     ]} />
   );
