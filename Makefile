@@ -77,6 +77,12 @@ sim: ## a million simulated machines and the real server, on virtual time
 console: ## build the web console's pages anew, from omaha/server/console/web
 	cd omaha/server/console/web && npm ci --ignore-scripts && npm run check && npm run build
 
+.PHONY: console-pictures
+console-pictures: ## take the pictures of docs/console anew, with the fonts that they have
+	@scripts/host-packages chromium fonts-noto-core
+	rm -f docs/console/*.webp
+	SEMPER_CONSOLE_PICTURES=$(CURDIR)/docs/console $(GO) test -count=1 -run '^TestPages$$' ./console-tests
+
 .PHONY: generate
 generate: ## regenerate the protobuf code
 	$(GO) generate ./payload/...

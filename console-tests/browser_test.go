@@ -4,6 +4,7 @@ package consoletests
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -74,6 +77,14 @@ func start(t *testing.T, base string) *browser {
 		}
 	})
 	return b
+}
+
+// become gives the browser a session's cookie.
+func (b *browser) become(c *http.Cookie) {
+	b.t.Helper()
+	do(b, func(ctx context.Context, t *chromedp.Target) (cdp.Empty, error) {
+		return cdp.Call(ctx, t, network.SetCookie, network.SetCookieParams{Name: c.Name, Value: c.Value, URL: b.base})
+	})
 }
 
 // do runs an action.
@@ -254,10 +265,39 @@ func (b *browser) shot(name string) {
 	if dir == "" {
 		return
 	}
-	png := do(b, chromedp.CaptureScreenshot())
-	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
+	picture := do(b, func(ctx context.Context, t *chromedp.Target) (page.CaptureScreenshotResult, error) {
+		quality := int64(pictureQuality)
+		return cdp.Call(ctx, t, page.CaptureScreenshot, page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatWebp, Quality: &quality})
+	})
+	if err := os.WriteFile(filepath.Join(dir, name+".webp"), picture.Data, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
+}
+
+const (
+	pictureQuality = 80
+	maxPicture     = 1500 // pixels of a page's height
+)
+
+// whole keeps a picture of the page in a window that is as high as the page.
+func (b *browser) whole(name string, l look) {
+	b.t.Helper()
+	if os.Getenv(picturesVariable) == "" {
+		return
+	}
+	height := func() (pixels int64) {
+		b.js(&pixels, "() => Math.max(document.documentElement.scrollHeight, innerHeight)")
+		return pixels
+	}
+	high := l
+	high.height = min(height(), maxPicture)
+	b.as(high)
+	b.eventually("a window as high", func() (is bool) {
+		b.js(&is, "(h) => innerHeight === h", high.height)
+		return is
+	})
+	b.shot(name + "-" + l.name)
+	b.as(l)
 }
 
 // picturesVariable names the folder that pictures of the pages are kept in; none are when it is empty.

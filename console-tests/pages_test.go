@@ -1,51 +1,33 @@
 package consoletests
 
 import (
+	"fmt"
+	"slices"
 	"testing"
-
-	"github.com/semper-os/semper/omaha/server/api"
-	"github.com/semper-os/semper/omaha/server/client"
-	"github.com/semper-os/semper/omaha/server/rollout"
 )
 
-// TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
+// TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, breaks none of axe's rules, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
 func TestPages(t *testing.T) {
-	r := serve(t, "", nil)
+	f := lived(t)
+	r := f.r
 	b := start(t, r.url)
-	b.open(r.link[len(r.url):])
-	b.see("semper keys new")
-	for _, v := range []string{"1.0.0", "1.1.0"} {
-		r.publish(v)
-	}
-	if _, err := r.admin.SetChannel(t.Context(), "stable", client.SetChannelQuery{}, api.SetChannel{Version: "1.0.0"}); err != nil {
-		t.Fatal(err)
-	}
-	var all []*box
-	for i := range 40 {
-		box := r.box(i)
-		box.ask()
-		all = append(all, box)
-	}
-	plan := rollout.Plan{Halt: rollout.Limit{Failures: 3}}
-	if _, err := r.admin.PlanRollout(t.Context(), client.PlanRolloutQuery{}, api.NewRollout{Version: "1.1.0", Channel: "stable", Plan: plan, Start: true}); err != nil {
-		t.Fatal(err)
-	}
-	for i, box := range all[:12] {
-		if box.offered("1.1.0") {
-			box.update("1.1.0", i%4 != 3)
+	b.become(r.session("Ada Lovelace"))
+	failed := f.of("stable", "arm64")[0]
+	for _, u := range f.of("stable", "amd64") {
+		if _, bad := u.fates["1.6.0"]; bad && u.back {
+			failed = u
 		}
 	}
-	lock(t, r, "m1")
-	lock(t, r, "m2")
 	pages := []struct{ name, path, heading string }{
 		{"overview", "/", "Overview"},
 		{"machines", "/machines", "Machines"},
-		{"machine", "/machines/" + all[3].id, "web-3"},
+		{"machine", "/machines/" + failed.id, failed.alias},
 		{"releases", "/releases", "Releases"},
-		{"release", "/releases/amd64/1.1.0", "1.1.0"},
+		{"release", "/releases/amd64/1.6.0", "1.6.0"},
 		{"rollouts", "/rollouts", "Rollouts"},
-		{"plan", "/rollouts/new", "Plan a rollout"},
-		{"rollout", "/rollouts/1", "1.1.0 to stable"},
+		{"plan", "/rollouts/new?version=1.7.0&channel=stable&group=lab", "Plan a rollout"},
+		{"rollout", "/rollouts/6", "1.6.0 to stable"},
+		{"halted", "/rollouts/7", "1.6.0 to stable"},
 		{"channels", "/channels", "Channels"},
 		{"reboots", "/reboots", "Reboot locks"},
 		{"people", "/people", "People"},
@@ -56,7 +38,7 @@ func TestPages(t *testing.T) {
 		for _, p := range pages {
 			b.open(p.path)
 			b.eventually(p.name+" "+l.name, func() (is bool) {
-				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h) && !document.querySelector("main .waiting")`, p.heading)
+				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h) && !document.querySelector("main .waiting, .chart-box:not(:has(canvas)), [data-busy]")`, p.heading)
 				return is
 			})
 			var wide int
@@ -64,7 +46,125 @@ func TestPages(t *testing.T) {
 			if wide > 0 {
 				t.Errorf("%s, %s: the page is %d pixels wider than the window", p.name, l.name, wide)
 			}
-			b.shot(p.name + "-" + l.name)
+			b.accessible(p.name, l)
+			b.whole(p.name, l)
 		}
+		dialogs(b, l)
 	}
+
+	b.as(looks[0])
+	tiles(b)
+	turn(b)
+
+	// The check itself sees what is wrong.
+	b.js(new(any), `() => { document.querySelector("main h1").style.color = "#eee"; document.querySelector("button").replaceChildren(); }`)
+	var rules []string
+	for _, v := range b.violations(allRules) {
+		rules = append(rules, v.Rule)
+	}
+	if !slices.Contains(rules, "color-contrast") {
+		t.Errorf("a heading in light grey breaks %v alone", rules)
+	}
+	empty(t, b)
+}
+
+// empty looks at a server that was just started: its pages say what to do.
+func empty(t *testing.T, b *browser) {
+	t.Helper()
+	r := serve(t, "", nil)
+	b.base = r.url
+	b.open(r.link[len(r.url):])
+	b.see("semper keys new")
+	for _, l := range looks {
+		b.as(l)
+		b.accessible("first", l)
+		b.whole("first", l)
+	}
+	b.as(looks[0])
+	for path, says := range map[string]string{
+		"/machines": "semper vm run", "/rollouts": "it stops by itself", "/releases": "semper publish", "/channels": "A group is a name for some machines", "/reboots": "A machine asks for one of the slots",
+		"/people": "A webhook is an address of yours",
+	} {
+		b.open(path)
+		b.see(says)
+		b.accessible("empty "+path, looks[0])
+	}
+}
+
+// tiles holds the overview's numbers against the lists that they lead to.
+func tiles(b *browser) {
+	b.t.Helper()
+	b.open("/")
+	b.see("Needs a person")
+	var all []struct {
+		Name, To string
+		N        int
+	}
+	b.js(&all, `() => [...document.querySelectorAll("main .tiles a")].map((a) => ({ Name: a.querySelector(".tile-name").innerText, N: Number(a.querySelector(".tile-n").innerText), To: a.pathname + a.search }))`)
+	if len(all) != 4 {
+		b.t.Fatalf("the overview's totals are %+v", all)
+	}
+	for _, tile := range all {
+		b.open(tile.To)
+		b.eventually(fmt.Sprintf("%d machines at %s", tile.N, tile.To), func() bool {
+			var n int
+			b.js(&n, `() => document.querySelectorAll("main tbody tr").length`)
+			return n == min(tile.N, 100) && tile.N > 0
+		})
+	}
+}
+
+// turn goes through the pages of a list, and back.
+func turn(b *browser) {
+	b.t.Helper()
+	first := func() (id string) {
+		b.js(&id, `() => document.querySelector("main tbody th")?.innerText ?? ""`)
+		return id
+	}
+	b.open("/machines")
+	b.see("Next page")
+	var ids []string
+	for range 2 {
+		id := first()
+		ids = append(ids, id)
+		b.click("Next page")
+		b.eventually("the next page", func() bool { now := first(); return now != "" && now != id })
+	}
+	for i := range ids {
+		b.click("Previous page")
+		b.eventually("the page before", func() bool { return first() == ids[len(ids)-1-i] })
+	}
+	if b.can("Previous page") {
+		b.t.Error("there is a page before the first one")
+	}
+}
+
+// dialogs opens what lies over pages.
+func dialogs(b *browser, l look) {
+	b.t.Helper()
+	over := func(name, path string, open func(), title string) {
+		b.t.Helper()
+		b.open(path)
+		b.eventually(name, func() (is bool) {
+			b.js(&is, `() => !!document.querySelector("main h1") && !document.querySelector("main .waiting")`)
+			return is
+		})
+		open()
+		b.see(title)
+		b.accessible(name, l)
+		b.shot(name + "-" + l.name)
+	}
+	over("start", "/rollouts/new?version=1.7.0&channel=stable", func() { b.click("Start…") }, "Start now")
+	over("abort", "/rollouts/6", func() { b.click("Abort") }, "It ends for good")
+	over("keys", "/", func() {
+		b.eventually("the list of keys", func() (is bool) { // once somebody listens to keys
+			b.press("?")
+			b.js(&is, `() => document.querySelector("dialog[open]") !== null`)
+			return is
+		})
+	}, "Next and previous row")
+	if l.width < 600 {
+		over("more", "/", func() { b.click("More") }, "Audit log")
+	}
+	over("sign-in", "/sign-in", func() {}, "Sign in to Semper")
 }

@@ -7,12 +7,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +38,13 @@ type running struct {
 	url   string
 	link  string // of the first start
 	admin *client.Client
+
+	database string           // where it is
+	now      func() time.Time // the server's
 }
+
+// option changes how a server is started.
+type option func(*server.Config)
 
 // onBoth runs a test with a server on each database.
 func onBoth(t *testing.T, test func(t *testing.T, database string)) {
@@ -59,7 +68,7 @@ func onBoth(t *testing.T, test func(t *testing.T, database string)) {
 }
 
 // serve starts a server; with a provider people sign in there.
-func serve(t *testing.T, database string, provider *oidctest.Provider) *running {
+func serve(t *testing.T, database string, provider *oidctest.Provider, options ...option) *running {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +76,11 @@ func serve(t *testing.T, database string, provider *oidctest.Provider) *running 
 		t.Fatal(err)
 	}
 	r := &running{t: t, url: "http://" + l.Addr().String()}
-	cfg := server.Config{Dir: dir, Database: database, PublicURL: r.url}
+	cfg := server.Config{Dir: dir, Database: database, PublicURL: r.url, Now: time.Now}
+	for _, o := range options {
+		o(&cfg)
+	}
+	r.now = cfg.Now
 	if provider != nil {
 		secret := filepath.Join(t.TempDir(), "secret")
 		if err := os.WriteFile(secret, []byte(oidctest.ClientSecret), 0o600); err != nil {
@@ -99,32 +112,34 @@ func serve(t *testing.T, database string, provider *oidctest.Provider) *running 
 			t.Error(err)
 		}
 	})
-	name := database
-	if name == "" {
-		name = dir
+	r.database = database
+	if database == "" {
+		r.database = dir
 	}
-	r.admin = r.token(name)
+	r.admin = r.token(fleet.Admin, "configuration management")
 	return r
 }
 
-// token makes an administrator's token, as 'semper-server token new' does.
-func (r *running) token(database string) *client.Client {
+// write changes the server's database, as 'semper-server' does beside it.
+func (r *running) write(change func(tx store.Tx) error) {
 	r.t.Helper()
-	s, err := store.Open(r.t.Context(), database)
+	s, err := store.Open(r.t.Context(), r.database)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	if err := errors.Join(s.Write(r.t.Context(), change), s.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// token makes a token, as 'semper-server token new' does.
+func (r *running) token(role fleet.Role, label string) *client.Client {
+	r.t.Helper()
 	var token string
-	err = s.Write(r.t.Context(), func(tx store.Tx) (err error) {
-		token, err = server.NewToken(r.t.Context(), tx, rand.Reader, fleet.Admin, "the test", "test", time.Now())
+	r.write(func(tx store.Tx) (err error) {
+		token, err = server.NewToken(r.t.Context(), tx, rand.Reader, role, label, "semper-server", r.now())
 		return err
 	})
-	if err == nil {
-		err = s.Close()
-	}
-	if err != nil {
-		r.t.Fatal(err)
-	}
 	c, err := client.NewClient(r.url, token)
 	if err != nil {
 		r.t.Fatal(err)
@@ -136,33 +151,66 @@ func (r *running) token(database string) *client.Client {
 func (r *running) publish(version string) {
 	r.t.Helper()
 	payload := bytes.Repeat([]byte("CrAU "+version+"\n"), 1000)
-	packages := packagesOf(version)
-	file := func(name string, content []byte) api.File {
-		sum := sha256.Sum256(content)
-		return api.File{Name: name, Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
-	}
-	f := file(api.Payload, payload)
-	manifest, err := json.Marshal(map[string]any{"format": 1, "name": "semper", "version": version, "architecture": "amd64", "files": []api.File{f, file("packages.lock", packages)}})
-	if err != nil {
+	f := fleet.File{Name: api.Payload, Size: int64(len(payload)), SHA256: sha256.Sum256(payload)}
+	if _, err := r.admin.Upload(r.t.Context(), fileOf(&f), bytes.NewReader(payload), nil); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := r.admin.Upload(r.t.Context(), f, bytes.NewReader(payload), nil); err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := r.admin.PutRelease(r.t.Context(), version, client.PutReleaseQuery{}, api.NewRelease{Manifest: manifest, Signature: []byte("{}"), Packages: packages}); err != nil {
+	if _, err := r.admin.PutRelease(r.t.Context(), version, client.PutReleaseQuery{}, releaseOf(version, "amd64", &f)); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func packagesOf(version string) []byte {
+func fileOf(f *fleet.File) api.File {
+	return api.File{Name: f.Name, Size: f.Size, SHA256: hex.EncodeToString(f.SHA256[:])}
+}
+
+// releaseOf is what is published of a version: the manifest, which two keys signed, and the packages.
+func releaseOf(version, arch string, payload *fleet.File) api.NewRelease {
+	packages := packagesOf(version, arch)
+	sum := func(text string) [sha256.Size]byte { return sha256.Sum256([]byte(text + version + arch)) }
+	root := sum("root")
+	lock := sha256.Sum256(packages)
+	manifest, err := json.Marshal(map[string]any{
+		"format": 1, "name": "semper", "version": version, "architecture": arch, "epoch": 3, "root_hash": hex.EncodeToString(root[:]), "packages_sha256": hex.EncodeToString(lock[:]),
+		"source_date_epoch": 1795252544,
+		"files": []api.File{
+			fileOf(payload), fileOf(&fleet.File{Name: "packages.lock", Size: int64(len(packages)), SHA256: lock}),
+			fileOf(&fleet.File{Name: "root.erofs", Size: payload.Size * 10 / 11, SHA256: sum("erofs")}), fileOf(&fleet.File{Name: "semper.efi", Size: payload.Size / 12, SHA256: sum("uki")}),
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	signatures := fmt.Sprintf(`[{"key_id":"%x","algorithm":"ecdsa-p256-sha256"},{"key_id":"%x","algorithm":"ecdsa-p256-sha256"}]`, sha256.Sum256([]byte("key 1")), sha256.Sum256([]byte("key 2")))
+	return api.NewRelease{Manifest: manifest, Signature: []byte(signatures), Packages: packages}
+}
+
+// packagesOf is the list of packages; of a version that has no own one, three.
+func packagesOf(version, arch string) []byte {
+	all := map[string]string{"bash": "5.2-" + version, "linux-image": "6.12", "openssl": "3.5.1"}
+	if own := versionsOf[version]; own != nil {
+		all = maps.Clone(always)
+		for name, v := range own {
+			if !strings.HasPrefix(name, "linux-image") || strings.HasSuffix(name, arch) {
+				all[name] = v
+			}
+		}
+	}
 	var b strings.Builder
-	b.WriteString(`{"format":"semper lock 1","suite":"trixie","architecture":"amd64","components":["main"]}` + "\n" + `{"release":"trixie","date":"2026-11-21T09:15:44Z"}` + "\n")
-	for i, p := range []struct{ name, version, group string }{{"bash", "5.2-" + version, "image"}, {"linux-image", "6.12", "kernel"}, {"openssl", "3.5.1", "image"}} {
-		sum := sha256.Sum256([]byte(p.name + p.version))
-		fmt.Fprintf(&b, `{"package":%q,"version":%q,"architecture":"amd64","groups":[%q],"size":%d,"sha256":"%x","archive":"debian","path":"pool/%s.deb"}`+"\n", p.name, p.version, p.group, 1000*(i+1), sum, p.name)
+	fmt.Fprintf(&b, `{"format":"semper lock 1","suite":"trixie","architecture":%q,"components":["main"]}`+"\n"+`{"release":"trixie","date":"2026-11-21T09:15:44Z"}`+"\n", arch)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		sum := sha256.Sum256([]byte(name + all[name]))
+		group := "image"
+		if strings.HasPrefix(name, "linux-") {
+			group = "kernel"
+		}
+		fmt.Fprintf(&b, `{"package":%q,"version":%q,"architecture":%q,"groups":[%q],"size":%d,"sha256":"%x","archive":"debian","path":"pool/%s.deb"}`+"\n", name, all[name], arch, group, 9_000+int(sum[0])*int(sum[1])*17, sum, name)
 	}
 	return []byte(b.String())
 }
+
+// machines keeps the connections of many that ask at once.
+var machines = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 
 // box is a machine that speaks Omaha.
 type box struct {
@@ -171,37 +219,60 @@ type box struct {
 	alias   string
 	version string
 	boot    int
+
+	track, arch, platform string
+	first                 string // the version that was installed
+	address               string // that a proxy tells; empty: the connection's
 }
 
 func (r *running) box(n int) *box {
-	return &box{r, fmt.Sprintf("%032x", 0xabc0000+n), fmt.Sprintf("web-%d", n), "1.0.0", 1}
+	return &box{r, fmt.Sprintf("%032x", 0xabc0000+n), fmt.Sprintf("web-%d", n), "1.0.0", 1, "stable", "amd64", "qemu", "1.0.0", ""}
 }
 
 // ask sends events and, without any, a check.
 func (b *box) ask(events ...omaha.Event) *omaha.AppResponse {
 	b.r.t.Helper()
-	request := omaha.Request{Apps: []omaha.AppRequest{{
-		ID: omaha.SemperApp, Version: b.version, Track: "stable", MachineID: b.id, MachineAlias: b.alias, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: len(events) == 0,
-		Events: events,
-	}}}
-	req, err := http.NewRequestWithContext(b.r.t.Context(), http.MethodPost, b.r.url+"/v1/update", bytes.NewReader(request.Encode()))
+	answer, err := b.send(events...)
 	if err != nil {
 		b.r.t.Fatal(err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	return answer
+}
+
+// send is ask for machines beside each other.
+func (b *box) send(events ...omaha.Event) (*omaha.AppResponse, error) {
+	request := omaha.Request{Apps: []omaha.AppRequest{{
+		ID: omaha.SemperApp, Version: b.version, Track: b.track, MachineID: b.id, MachineAlias: b.alias, BootID: b.bootID(), Board: b.arch + "-usr", OEM: b.platform, AlephVersion: b.first,
+		Ping: true, UpdateCheck: len(events) == 0, Events: events,
+	}}}
+	req, err := http.NewRequestWithContext(b.r.t.Context(), http.MethodPost, b.r.url+"/v1/update", bytes.NewReader(request.Encode()))
 	if err != nil {
-		b.r.t.Fatal(err)
+		return nil, err
+	}
+	if b.address != "" {
+		req.Header.Set("X-Forwarded-For", b.address)
+	}
+	res, err := machines.Do(req)
+	if err != nil {
+		return nil, err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK {
-		b.r.t.Fatalf("status %d: %s (%v)", res.StatusCode, body, err)
+		return nil, fmt.Errorf("status %d: %s (%w)", res.StatusCode, body, err)
 	}
 	answer, err := omaha.DecodeResponse(body)
 	if err != nil {
-		b.r.t.Fatal(err)
+		return nil, err
 	}
-	return &answer.Apps[0]
+	return &answer.Apps[0], nil
+}
+
+// bootID is another one after each boot.
+func (b *box) bootID() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", b.id, b.boot))
+	hex := hex.EncodeToString(sum[:16])
+	return "{" + hex[:8] + "-" + hex[8:12] + "-4" + hex[13:16] + "-a" + hex[17:20] + "-" + hex[20:] + "}"
 }
 
 // offered reports whether the machine may have a version now.
@@ -228,7 +299,12 @@ func (b *box) update(version string, works bool) {
 // lock asks for a reboot slot, as a machine does.
 func lock(t *testing.T, r *running, id string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/v1/pre-reboot", strings.NewReader(`{"client_params":{"id":"`+id+`","group":"default"}}`))
+	fleetLock(t, r, `{"client_params":{"id":"`+id+`","group":"default"}}`)
+}
+
+func fleetLock(t *testing.T, r *running, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.url+"/v1/pre-reboot", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,19 +98,10 @@ func TestFirstRun(t *testing.T) {
 // TestPeople signs in at an OpenID provider, and has a token.
 func TestPeople(t *testing.T) {
 	onBoth(t, func(t *testing.T, database string) {
-		provider, err := oidctest.Start(oidctest.AnyPort, []oidctest.User{
+		r := serve(t, database, provider(t, []oidctest.User{
 			{Subject: "1", Name: "Ada", Password: "lovelace", Email: "ada@example.org", Groups: []string{"root"}},
 			{Subject: "2", Name: "Vi", Password: "viewer", Email: "vi@example.org", Groups: []string{"all"}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := provider.Stop(); err != nil {
-				t.Error(err)
-			}
-		})
-		r := serve(t, database, provider)
+		}))
 		r.publish("1.0.0")
 		r.publish("1.1.0")
 		ro, err := r.admin.PlanRollout(t.Context(), client.PlanRolloutQuery{}, api.NewRollout{Version: "1.1.0", Channel: "stable", Plan: rollout.Plan{Ramp: rollout.Ramp{Over: rollout.Duration(time.Hour)}}, Start: true})

@@ -19,12 +19,15 @@ func newMachineCommand() *cobra.Command {
 
 func newMachineListCommand() *cobra.Command {
 	var q client.MachinesQuery
-	var retired bool
+	var retired, silent bool
 	c := newVerb("list [--text TEXT] [--version V] [--channel C] [--group G] [--state S]", "List all machines that count, or some of them, or those that were not seen for long", 0,
 		func(ctx context.Context, c *client.Client, app string, _ []string) (api.Machines, error) {
 			q.App = app
 			if retired {
 				q.Retired = "1"
+			}
+			if silent {
+				q.Silent = "1"
 			}
 			all, err := c.AllMachines(ctx, q)
 			return api.Machines{Machines: all}, err
@@ -37,8 +40,9 @@ func newMachineListCommand() *cobra.Command {
 	fl.StringVar(&q.Channel, "channel", "", "those that follow a channel")
 	fl.StringVar(&q.Arch, "arch", "", "those of an architecture")
 	fl.StringVar(&q.Group, "group", "", "those in a group")
-	fl.StringVar(&q.State, "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed")
-	fl.StringVar(&q.Platform, "platform", "", "those on a platform")
+	fl.StringVar(&q.State, "state", "", "unknown, granted, downloading, downloaded, installed, complete or failed; several with commas between them")
+	fl.BoolVar(&silent, "silent", false, "those that fell silent in a rollout under way")
+	fl.StringVar(&q.Platform, "platform", "", "those on a platform: a part of its name")
 	return c
 }
 

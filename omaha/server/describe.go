@@ -21,8 +21,18 @@ func Channels(ctx context.Context, tx store.Tx, app string) (api.Channels, error
 		return api.Channels{}, err
 	}
 	out := api.Channels{Channels: []api.Channel{}}
+	all, err := tx.AllFreshness(ctx)
+	if err != nil {
+		return out, err
+	}
 	for i := range channels {
-		out.Channels = append(out.Channels, describeChannel(&channels[i]))
+		c := describeChannel(&channels[i])
+		for j := range all {
+			if f := &all[j]; f.App == app && f.Channel == c.Name && f.Arch == c.Arch {
+				c.Freshness = describeFreshness(f)
+			}
+		}
+		out.Channels = append(out.Channels, c)
 	}
 	return out, nil
 }
@@ -51,7 +61,16 @@ func SetChannel(ctx context.Context, tx store.Tx, app, name, arch, version, who 
 		return api.Channel{}, err
 	}
 	c, err := tx.Channel(ctx, app, name, arch)
-	return describeChannel(&c), err
+	out := describeChannel(&c)
+	if err != nil {
+		return out, err
+	}
+	f, err := tx.Freshness(ctx, app, name, arch)
+	if errors.Is(err, store.ErrNotFound) {
+		return out, nil
+	}
+	out.Freshness = describeFreshness(&f)
+	return out, err
 }
 
 // Releases lists an application's releases.
@@ -161,6 +180,10 @@ func describeChannel(c *fleet.Channel) api.Channel {
 	}
 	out.ETag = etag(out)
 	return out
+}
+
+func describeFreshness(f *fleet.Freshness) *api.Freshness {
+	return &api.Freshness{Channel: f.Channel, Arch: f.Arch, Version: f.Version, Issued: f.Issued, Expires: f.Expires, Sequence: f.Sequence}
 }
 
 func describeRelease(r *fleet.Release) api.Release {

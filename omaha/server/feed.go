@@ -30,6 +30,7 @@ const (
 // The topics that are not the first word of an audit entry's What.
 const (
 	topicMachines = "machines"
+	topicChannels = "channels"
 	topicRollouts = "rollouts"
 	topicReboots  = "reboots"
 	topicAudit    = "audit"
@@ -147,7 +148,7 @@ func glance(ctx context.Context, tx store.Tx, last *sight) (*sight, error) {
 		kind, _, _ := strings.Cut(a.What, "-")
 		out.changes[kind+"s"] = true
 		if kind == "rollout" { // it may have made its release the channel's
-			out.changes["channels"] = true
+			out.changes[topicChannels] = true
 		}
 	}
 	apps, err := tx.Applications(ctx)
@@ -171,7 +172,12 @@ func glance(ctx context.Context, tx store.Tx, last *sight) (*sight, error) {
 	}
 	out.digests[topicMachines], out.digests[topicRollouts] = machines.Sum64(), rollouts.Sum64()
 	claims, err := tx.RebootClaimsDigest(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out.digests[topicReboots] = uint64(claims)
+	stated, err := tx.FreshnessDigest(ctx)
+	out.digests[topicChannels] = uint64(stated)
 	return out, err
 }
 

@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/api"
+	"github.com/semper-os/semper/omaha/server/fleet"
 	"github.com/semper-os/semper/omaha/server/rollout"
+	"github.com/semper-os/semper/omaha/server/store"
 )
 
 // TestFeed listens while things change.
@@ -52,6 +55,13 @@ func TestFeed(t *testing.T) {
 	until("rollouts")
 	_, _, _ = f.do("POST", "/v1/pre-reboot", `{"client_params":{"id":"a","group":"default"}}`, "fleet-lock-protocol", "true")
 	until("reboots")
+	err = f.s.store.Write(ctx, func(tx store.Tx) error {
+		return tx.PutFreshness(ctx, &fleet.Freshness{App: omaha.SemperApp, Channel: "stable", Arch: "amd64", Envelope: []byte("{}"), Version: "1.1.0", Issued: noon, Expires: noon, Stored: noon})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until("channels")
 	f.s.feeds.close()
 	for lines.Scan() {
 	}

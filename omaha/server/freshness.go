@@ -55,7 +55,7 @@ func (s *Server) putFreshness(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	s.cfg.Log.Info("freshness stated", "application", app.Name, "channel", f.Channel, "arch", f.Arch, "version", f.Version, "expires", f.Expires, "sequence", f.Sequence)
-	return reply(w, api.Freshness{Channel: f.Channel, Arch: f.Arch, Version: f.Version, Issued: f.Issued, Expires: f.Expires, Sequence: f.Sequence})
+	return reply(w, describeFreshness(&f))
 }
 
 // checkFreshness fills f from its envelope. Whether it is signed by whom it should be is for the publisher and, whatever the server says, for the machines to

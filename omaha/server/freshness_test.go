@@ -147,6 +147,13 @@ func TestFreshnessRefusals(t *testing.T) {
 	if want := (api.Freshness{Channel: "stable", Arch: "amd64", Version: "1.1.0", Issued: at, Expires: at.Add(14 * 24 * time.Hour), Sequence: uint64(at.Unix())}); claim != want {
 		t.Errorf("claim %+v, want %+v", claim, want)
 	}
+	var channels api.Channels
+	f.rest("GET", "channels", "", 200, &channels)
+	for _, c := range channels.Channels {
+		if stated := c.Name == "stable" && c.Arch == "amd64"; (c.Freshness != nil) != stated || stated && *c.Freshness != claim {
+			t.Errorf("channel %+v", c)
+		}
+	}
 	f.rest("PUT", "channels/stable/freshness", good, 200, &claim) // once more changes nothing
 	for _, c := range []struct {
 		name, path, body string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/api"
@@ -58,7 +59,7 @@ func Overview(ctx context.Context, tx store.Tx, app string, now time.Time) (api.
 	}
 	if failed > 0 {
 		attend(&out, "failed-machines", "low", "/machines?state=failed", "the last update of %s failed", machinesWord(failed))
-		machines, _, err := tx.SearchMachines(ctx, &store.Search{App: app, State: fleet.Failed, Limit: overviewMachines})
+		machines, _, err := tx.SearchMachines(ctx, &store.Search{App: app, States: []fleet.State{fleet.Failed}, Limit: overviewMachines})
 		if err != nil {
 			return out, err
 		}
@@ -114,7 +115,15 @@ func overviewRollout(ctx context.Context, tx store.Tx, out *api.Overview, r *fle
 	link := rolloutPage(r.ID)
 	switch r.State {
 	case rollout.Halted:
-		attend(out, "halted-rollout", "high", link, "the rollout of %s in channel %s stopped itself: %s", r.Version, r.Channel, r.Why)
+		gist, _, _ := strings.Cut(r.Why, ": ") // all machines are on its page
+		last, err := tx.FailedSteps(ctx, r.ID, r.Created, 1)
+		if err != nil {
+			return err
+		}
+		if len(last) > 0 && last[0].Why != "" {
+			gist += ". The last: " + last[0].Why
+		}
+		attend(out, "halted-rollout", "high", link, "the rollout of %s in channel %s stopped itself: %s", r.Version, r.Channel, gist)
 	case rollout.Paused:
 		attend(out, "paused-rollout", "low", link, "the rollout of %s in channel %s is paused", r.Version, r.Channel)
 	}

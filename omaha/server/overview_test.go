@@ -61,8 +61,26 @@ func TestOverview(t *testing.T) {
 	if len(o.Failed) != 1 || o.Failed[0].ID != "m1" || len(o.Silent) != 1 || o.Silent[0].ID != "m2" {
 		t.Errorf("failed %+v, silent %+v", o.Failed, o.Silent)
 	}
-	if o.Attention[0].Link != fmt.Sprintf("/rollouts/%d", r.ID) || !strings.Contains(o.Attention[0].Sentence, "the web server did not start") {
+	if o.Attention[0].Link != fmt.Sprintf("/rollouts/%d", r.ID) || !strings.HasSuffix(o.Attention[0].Sentence, "stopped itself: 2 machines failed; it stops at 2. The last: silent for 1h0m0s after its reboot") {
 		t.Errorf("attention %+v", o.Attention[0])
+	}
+	for query, want := range map[string][]string{
+		"silent=1": {"m2"}, "silent=0&state=failed": {"m1"}, "state=failed,complete": {"m0", "m1"}, "silent=1&state=failed": nil, "state=complete,failed&channel=stable&platform=": {"m0", "m1"},
+	} {
+		var page api.Machines
+		f.steer("GET", "machines?"+query, nil, 200, &page)
+		var ids []string
+		for i := range page.Machines {
+			ids = append(ids, page.Machines[i].ID)
+		}
+		if !slices.Equal(ids, want) {
+			t.Errorf("%s: machines %v, want %v", query, ids, want)
+		}
+	}
+	var detail api.RolloutDetail
+	f.steer("GET", fmt.Sprintf("rollouts/%d", r.ID), nil, 200, &detail)
+	if len(detail.Failures) != 2 || detail.Failures[0].Alias != "the "+detail.Failures[0].Machine {
+		t.Errorf("failures %+v", detail.Failures)
 	}
 	versions := map[string]int64{}
 	for _, v := range o.Versions {

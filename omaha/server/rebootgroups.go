@@ -30,14 +30,33 @@ func describeRebootGroup(ctx context.Context, tx store.Tx, g *fleet.RebootGroup,
 		Name: g.Name, ETag: rebootGroupTag(g), Slots: g.Slots, Lease: g.Lease.String(), Holders: []api.RebootClaim{}, Queue: []api.RebootClaim{},
 	}
 	claims, err := tx.RebootClaims(ctx, g.Name)
+	if err != nil || len(claims) == 0 {
+		return out, err
+	}
+	aliases, err := claimAliases(ctx, tx, claims)
 	for i := range claims {
-		c := api.RebootClaim{Machine: claims[i].ID, Since: claims[i].Since, Seen: claims[i].Seen}
+		c := api.RebootClaim{Machine: claims[i].ID, Alias: aliases[claims[i].ID], Since: claims[i].Since, Seen: claims[i].Seen}
 		switch {
 		case g.Expired(&claims[i], now):
 		case claims[i].Holds:
 			out.Holders = append(out.Holders, c)
 		default:
 			out.Queue = append(out.Queue, c)
+		}
+	}
+	return out, err
+}
+
+// claimAliases are the names of machines with claims. A claim does not tell the application; machines that have several ask as one.
+func claimAliases(ctx context.Context, tx store.Tx, claims []fleet.RebootClaim) (map[string]string, error) {
+	ids, out := make([]string, len(claims)), map[string]string{}
+	for i := range claims {
+		ids[i] = claims[i].ID
+	}
+	apps, err := tx.Applications(ctx)
+	for i := range apps {
+		if err == nil {
+			err = addAliases(ctx, tx, out, apps[i].ID, ids)
 		}
 	}
 	return out, err

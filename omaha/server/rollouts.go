@@ -60,8 +60,16 @@ func RolloutDetail(ctx context.Context, tx store.Tx, r *fleet.Rollout, reached f
 	if err != nil {
 		return out, err
 	}
+	ids := make([]string, len(steps))
+	for i := range steps {
+		ids[i] = steps[i].Machine
+	}
+	aliases := map[string]string{}
+	if err := addAliases(ctx, tx, aliases, r.App, ids); err != nil {
+		return out, err
+	}
 	for _, s := range steps {
-		out.Failures = append(out.Failures, api.RolloutFailure{Machine: s.Machine, Step: string(s.Step), Canary: s.Canary, At: s.Since, Why: s.Why})
+		out.Failures = append(out.Failures, api.RolloutFailure{Machine: s.Machine, Alias: aliases[s.Machine], Step: string(s.Step), Canary: s.Canary, At: s.Since, Why: s.Why})
 	}
 	n, err := tx.CountMachines(ctx, r.App, r.Channel, r.Arch)
 	if err != nil {
@@ -69,6 +77,15 @@ func RolloutDetail(ctx context.Context, tx store.Tx, r *fleet.Rollout, reached f
 	}
 	out.Preview = r.Plan.Preview(n)
 	return out, nil
+}
+
+// addAliases looks up the names that people gave to machines.
+func addAliases(ctx context.Context, tx store.Tx, into map[string]string, app string, ids []string) error {
+	machines, err := tx.MachinesByID(ctx, app, ids)
+	for i := range machines {
+		into[machines[i].ID] = machines[i].Alias
+	}
+	return err
 }
 
 func rolloutID(r *http.Request) (int64, error) {

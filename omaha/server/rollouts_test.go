@@ -105,7 +105,7 @@ func (b *box) ask(check bool, events ...omaha.Event) *omaha.AppResponse {
 
 func (b *box) request(check bool) omaha.AppRequest {
 	return omaha.AppRequest{
-		ID: b.f.app, Version: b.version, Track: b.track, MachineID: b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check,
+		ID: b.f.app, Version: b.version, Track: b.track, MachineID: b.id, MachineAlias: "the " + b.id, BootID: fmt.Sprintf("{%s-%d}", b.id, b.boot), Board: "amd64-usr", Ping: true, UpdateCheck: check,
 	}
 }
 

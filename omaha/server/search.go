@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/semper-os/semper/fault"
@@ -32,7 +34,7 @@ func (s *Server) machines(w http.ResponseWriter, r *http.Request) error {
 func searchOf(r *http.Request, now time.Time) (*store.Search, error) {
 	q := &store.Search{
 		Version: query(r, "version", ""), Channel: query(r, "channel", ""), Arch: query(r, "arch", ""), Group: query(r, "group", ""),
-		State: fleet.State(query(r, "state", "")), Platform: query(r, "platform", ""), After: query(r, "after", ""),
+		Platform: query(r, "platform", ""), After: query(r, "after", ""),
 	}
 	var err error
 	if q.Limit, err = limitOf(r); err != nil {
@@ -41,15 +43,20 @@ func searchOf(r *http.Request, now time.Time) (*store.Search, error) {
 	if q.Text, err = textOf(r); err != nil {
 		return nil, err
 	}
-	if q.State != "" && !q.State.Valid() {
-		return nil, fault.New(fault.Input, "state: there is no %.40q", string(q.State))
+	if q.States, err = StatesOf(query(r, "state", "")); err != nil {
+		return nil, err
 	}
-	switch retired := query(r, "retired", ""); retired {
-	case "", "0":
-	case "1":
-		q.Retired = true
-	default:
-		return nil, fault.New(fault.Input, "retired: want 1, or nothing")
+	for _, f := range []struct {
+		name string
+		into *bool
+	}{{"retired", &q.Retired}, {"silent", &q.Silent}} {
+		switch query(r, f.name, "") {
+		case "", "0":
+		case "1":
+			*f.into = true
+		default:
+			return nil, fault.New(fault.Input, "%s: want 1, or nothing", f.name)
+		}
 	}
 	for _, d := range []struct {
 		name string
@@ -64,6 +71,23 @@ func searchOf(r *http.Request, now time.Time) (*store.Search, error) {
 		}
 	}
 	return q, nil
+}
+
+// StatesOf reads states with commas between them.
+func StatesOf(text string) (out []fleet.State, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for word := range strings.SplitSeq(text, ",") {
+		state := fleet.State(word)
+		if !state.Valid() {
+			return nil, fault.New(fault.Input, "state: there is no %.40q", word)
+		}
+		if !slices.Contains(out, state) {
+			out = append(out, state)
+		}
+	}
+	return out, nil
 }
 
 // Machines lists a page of machines.
@@ -82,7 +106,7 @@ func Machines(ctx context.Context, tx store.Tx, search *store.Search) (api.Machi
 
 // total is how many machines a search would find in all, where the machines' counts tell; else nil.
 func total(ctx context.Context, tx store.Tx, q *store.Search) (*int64, error) {
-	if q.Retired || q.Text+q.Group+q.Platform != "" || !q.SeenBefore.IsZero() || !q.SeenSince.IsZero() {
+	if q.Retired || q.Silent || q.Text+q.Group+q.Platform != "" || !q.SeenBefore.IsZero() || !q.SeenSince.IsZero() {
 		return nil, nil
 	}
 	counts, err := tx.CountFleet(ctx, q.App)
@@ -91,7 +115,7 @@ func total(ctx context.Context, tx store.Tx, q *store.Search) (*int64, error) {
 	}
 	var n int64
 	for _, c := range counts {
-		if (q.Version == "" || q.Version == c.Version) && (q.Channel == "" || q.Channel == c.Channel) && (q.Arch == "" || q.Arch == c.Arch) && (q.State == "" || q.State == c.State) {
+		if (q.Version == "" || q.Version == c.Version) && (q.Channel == "" || q.Channel == c.Channel) && (q.Arch == "" || q.Arch == c.Arch) && (len(q.States) == 0 || slices.Contains(q.States, c.State)) {
 			n += c.Machines
 		}
 	}

@@ -64,6 +64,8 @@ type Channel struct {
 	Arch    string    `json:"arch"`
 	Version string    `json:"version"`
 	Updated time.Time `json:"updated"`
+
+	Freshness *Freshness `json:"freshness"` // what was stated last; null: nothing was
 }
 
 // Channels lists an application's channels.

@@ -61,6 +61,7 @@ type RebootGroup struct {
 // RebootClaim is a machine that has a slot, or waits for one.
 type RebootClaim struct {
 	Machine string    `json:"machine"`
+	Alias   string    `json:"alias"` // of a machine that was seen; may be empty
 	Since   time.Time `json:"since"`
 	Seen    time.Time `json:"seen"` // its last word
 }

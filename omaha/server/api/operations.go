@@ -37,10 +37,11 @@ var machineFilters = []Parameter{
 	{"channel", "that they follow"},
 	{"arch", "all when it is missing"},
 	{"group", "that they are in"},
-	{"state", "unknown, granted, downloading, downloaded, installed, complete or failed"},
-	{"platform", "that they run on"},
+	{"state", "unknown, granted, downloading, downloaded, installed, complete or failed; several with commas between them"},
+	{"platform", "a part of what they run on, in either case"},
 	{"silent_for", "a duration such as 48h: not seen for so long"},
 	{"seen_within", "a duration: seen since then"},
+	{"silent", "1: those that fell silent in a rollout under way"},
 	{"retired", "1: those that do not count any more"},
 	ofAfter, ofLimit,
 }

@@ -39,6 +39,7 @@ type RolloutDetail struct {
 // RolloutFailure is a machine that counts against a rollout.
 type RolloutFailure struct {
 	Machine string    `json:"machine"`
+	Alias   string    `json:"alias"`
 	Step    string    `json:"step"` // failed or silent
 	Canary  bool      `json:"canary"`
 	At      time.Time `json:"at"`

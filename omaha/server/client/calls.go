@@ -114,10 +114,11 @@ type MachinesQuery struct {
 	Channel    string // that they follow
 	Arch       string // all when it is missing
 	Group      string // that they are in
-	State      string // unknown, granted, downloading, downloaded, installed, complete or failed
-	Platform   string // that they run on
+	State      string // unknown, granted, downloading, downloaded, installed, complete or failed; several with commas between them
+	Platform   string // a part of what they run on, in either case
 	SilentFor  string // a duration such as 48h: not seen for so long
 	SeenWithin string // a duration: seen since then
+	Silent     string // 1: those that fell silent in a rollout under way
 	Retired    string // 1: those that do not count any more
 	After      string // the next of the page before
 	Limit      string // entries of a page, 1 to 1000
@@ -125,7 +126,7 @@ type MachinesQuery struct {
 
 // Machines: list machines, or search for some, by id. Role: viewer.
 func (c *Client) Machines(ctx context.Context, q MachinesQuery) (out api.Machines, err error) {
-	r := &request{method: http.MethodGet, path: "machines", query: values("app", q.App, "text", q.Text, "version", q.Version, "channel", q.Channel, "arch", q.Arch, "group", q.Group, "state", q.State, "platform", q.Platform, "silent_for", q.SilentFor, "seen_within", q.SeenWithin, "retired", q.Retired, "after", q.After, "limit", q.Limit)}
+	r := &request{method: http.MethodGet, path: "machines", query: values("app", q.App, "text", q.Text, "version", q.Version, "channel", q.Channel, "arch", q.Arch, "group", q.Group, "state", q.State, "platform", q.Platform, "silent_for", q.SilentFor, "seen_within", q.SeenWithin, "silent", q.Silent, "retired", q.Retired, "after", q.After, "limit", q.Limit)}
 	err = c.call(ctx, r, nil, &out)
 	return out, err
 }

@@ -31,11 +31,11 @@ func (r *Rollout) Judge(failures []Failure) (halt bool, why string) {
 	}
 	all, canary := r.Counted.All.since(r.Base.All), r.Counted.Canary.since(r.Base.Canary)
 	if limit := max(r.Plan.Canary.Failures, 1); r.Plan.Canary.Group != "" && canary.Bad() >= limit {
-		return true, sentence(fmt.Sprintf("%d of %d canaries failed, %d may not", canary.Bad(), canary.Known(), limit), failures)
+		return true, sentence(fmt.Sprintf("%d of %d canaries failed; it stops at %d", canary.Bad(), canary.Known(), limit), failures)
 	}
 	h := &r.Plan.Halt
 	if h.Failures > 0 && all.Bad() >= h.Failures {
-		return true, sentence(fmt.Sprintf("%d machines failed, %d may not", all.Bad(), h.Failures), failures)
+		return true, sentence(fmt.Sprintf("%d machines failed; it stops at %d", all.Bad(), h.Failures), failures)
 	}
 	sample := h.Sample
 	if sample == 0 {

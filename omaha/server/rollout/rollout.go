@@ -127,9 +127,7 @@ func (r *Rollout) Resume(why, by string, now time.Time) error {
 	if by == "" {
 		return fault.New(fault.Usage, "resume the rollout of %s: only a person can", r.Version)
 	}
-	if r.Before == Ramping && now.After(r.Since) {
-		r.Stood += now.Sub(r.Since)
-	}
+	r.stand(now)
 	if r.State == Halted {
 		r.Base = r.Counted
 	}
@@ -138,11 +136,19 @@ func (r *Rollout) Resume(why, by string, now time.Time) error {
 	return nil
 }
 
+// stand counts the time for which a ramp that goes on, or ends, stood still.
+func (r *Rollout) stand(now time.Time) {
+	if (r.State == Paused || r.State == Halted) && r.Before == Ramping && now.After(r.Since) {
+		r.Stood += now.Sub(r.Since)
+	}
+}
+
 // Abort ends it for good; machines that have the release keep it.
 func (r *Rollout) Abort(why, by string, now time.Time) error {
 	if r.State == Done || r.State == Aborted {
 		return r.cannot("abort")
 	}
+	r.stand(now)
 	r.enter(Aborted, why, by, now)
 	return nil
 }
@@ -181,9 +187,9 @@ func (r *Rollout) Reached(now time.Time) float64 {
 	return r.Plan.Share(r.elapsed(now))
 }
 
-// elapsed is for how long the ramp has been moving.
+// elapsed is for how long the ramp has been moving. What was aborted stays where it was.
 func (r *Rollout) elapsed(now time.Time) time.Duration {
-	if (r.State == Paused || r.State == Halted) && r.Before == Ramping && r.Since.Before(now) {
+	if (r.State == Aborted || (r.State == Paused || r.State == Halted) && r.Before == Ramping) && r.Since.Before(now) {
 		now = r.Since
 	}
 	return now.Sub(r.Ramp) - r.Stood

@@ -169,6 +169,18 @@ func TestStates(t *testing.T) {
 	if r.State != Ramping || r.Base != r.Counted || r.Reached(at.Add(102*time.Hour)) != 0.2 {
 		t.Errorf("resumed: %+v", r)
 	}
+	// What is aborted stays where it was, also when it stood still.
+	for _, pause := range []bool{false, true} {
+		aborted, end := r, at.Add(103*time.Hour)
+		if pause {
+			must(aborted.Pause("", "ann", end))
+			end = at.Add(150 * time.Hour)
+		}
+		must(aborted.Abort("", "ann", end))
+		if got := aborted.Reached(at.Add(200 * time.Hour)); got != 0.3 {
+			t.Errorf("aborted, paused before: %v, it is at %v", pause, got)
+		}
+	}
 	if r.Advance(2, 0, at.Add(109*time.Hour)) || !r.Advance(2, 0, at.Add(110*time.Hour)) || r.State != Done {
 		t.Errorf("the end: %+v", r)
 	}
@@ -258,8 +270,8 @@ func TestJudge(t *testing.T) {
 		{"well", Counters{All: count(1000, 10, 5)}, Counters{}, Ramping, ""},
 		{"percent", Counters{All: count(970, 20, 10)}, Counters{}, Ramping, "30 of 1000 machines failed, 3 %"},
 		{"too few to say", Counters{All: count(90, 9, 0)}, Counters{}, Ramping, ""},
-		{"absolute", Counters{All: count(100000, 49, 1)}, Counters{}, Ramping, "50 machines failed, 50 may not"},
-		{"canaries", Counters{All: count(3, 1, 1), Canary: count(3, 1, 1)}, Counters{}, Canary, "2 of 5 canaries failed, 2 may not: m1 (health check web failed); m2 (silent)"},
+		{"absolute", Counters{All: count(100000, 49, 1)}, Counters{}, Ramping, "50 machines failed; it stops at 50"},
+		{"canaries", Counters{All: count(3, 1, 1), Canary: count(3, 1, 1)}, Counters{}, Canary, "2 of 5 canaries failed; it stops at 2: m1 (health check web failed); m2 (silent)"},
 		{"one canary", Counters{Canary: count(3, 1, 0)}, Counters{}, Canary, ""},
 		{"looked into", Counters{All: count(100, 49, 1)}, Counters{All: count(100, 49, 1)}, Ramping, ""},
 		{"paused", Counters{All: count(0, 500, 1)}, Counters{}, Paused, ""},

@@ -20,8 +20,9 @@ type Search struct {
 	Channel  string
 	Arch     string
 	Group    string
-	State    fleet.State
-	Platform string
+	States   []fleet.State // any of them
+	Platform string        // a part of it, in either case
+	Silent   bool          // those that fell silent in a rollout under way
 
 	SeenBefore time.Time // not seen since
 	SeenSince  time.Time
@@ -114,11 +115,13 @@ func (tx Tx) searchPlaces(ctx context.Context, s *Search) ([]searchPlace, error)
 		}
 	}
 	switch {
+	case s.Silent:
+		return one("machines WHERE app = ? AND id > ? AND "+silentHere, s.App, s.After, s.App), nil
 	case s.Retired:
 		return one("machines INDEXED BY machines_retired WHERE app = ? AND retired_at <> 0 AND id > ?", s.App, s.After), nil
-	case s.State == fleet.Failed:
+	case len(s.States) == 1 && s.States[0] == fleet.Failed:
 		return one("machines INDEXED BY machines_failed WHERE app = ? AND state = 'failed' AND id > ?", s.App, s.After), nil
-	case s.Version+s.Channel+s.Arch+string(s.State) != "":
+	case s.Version+s.Channel+s.Arch != "" || len(s.States) > 0:
 		kinds, err := tx.searchKinds(ctx, s)
 		if err != nil {
 			return nil, err
@@ -135,12 +138,16 @@ func (tx Tx) searchPlaces(ctx context.Context, s *Search) ([]searchPlace, error)
 	return one("machines WHERE app = ? AND id > ?", s.App, s.After), nil
 }
 
+// silentHere is the condition that a machine fell silent in a rollout of an application that is not over. Few do: it stops before they are many.
+const silentHere = `id IN (SELECT rollout_steps.machine FROM rollouts JOIN rollout_steps ON rollout_steps.rollout = rollouts.id
+	WHERE rollouts.app = ? AND rollouts.state NOT IN ('aborted', 'done') AND rollout_steps.step = 'silent' AND rollout_steps.step <> 'complete')`
+
 // searchKinds are the channels, architectures and versions of the machines wanted that are there.
 func (tx Tx) searchKinds(ctx context.Context, s *Search) ([]FleetCount, error) {
 	counts, err := tx.CountFleet(ctx, s.App)
 	var out []FleetCount
 	for _, c := range counts {
-		if s.Version != "" && c.Version != s.Version || s.Channel != "" && c.Channel != s.Channel || s.Arch != "" && c.Arch != s.Arch || s.State != "" && c.State != s.State {
+		if s.Version != "" && c.Version != s.Version || s.Channel != "" && c.Channel != s.Channel || s.Arch != "" && c.Arch != s.Arch || len(s.States) > 0 && !slices.Contains(s.States, c.State) {
 			continue
 		}
 		c.State, c.Machines = "", 0
@@ -162,11 +169,24 @@ func (s *Search) filter() (string, []any) {
 		args = append(args, values...)
 	}
 	for _, c := range []struct{ column, value string }{
-		{"version", s.Version}, {"channel", s.Channel}, {"arch", s.Arch}, {"state", string(s.State)}, {"platform", s.Platform},
+		{"version", s.Version}, {"channel", s.Channel}, {"arch", s.Arch},
 	} {
 		if c.value != "" {
 			add(c.column+" = ?", c.value)
 		}
+	}
+	if len(s.States) > 0 {
+		states := make([]any, len(s.States))
+		for i, state := range s.States {
+			states[i] = string(state)
+		}
+		add("state IN (?"+strings.Repeat(", ?", len(states)-1)+")", states...)
+	}
+	if s.Platform != "" {
+		add(`lower(platform) LIKE ? ESCAPE '\'`, containing(s.Platform))
+	}
+	if s.Silent {
+		add(silentHere, s.App)
 	}
 	if s.Text != "" {
 		part := containing(s.Text)

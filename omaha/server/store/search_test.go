@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -8,7 +9,30 @@ import (
 
 	"github.com/semper-os/semper/omaha"
 	"github.com/semper-os/semper/omaha/server/fleet"
+	"github.com/semper-os/semper/omaha/server/rollout"
 )
+
+// silenced has machines fall silent in a rollout under way, and in one that is over.
+func silenced(t *testing.T, tx Tx, now time.Time, ids ...string) error {
+	t.Helper()
+	ctx := t.Context()
+	r := fleet.Release{App: omaha.SemperApp, Arch: "amd64", Version: "1.1.0", Published: now, Payload: fleet.File{Name: "full.crau", Size: 7}}
+	err := errors.Join(tx.AddChannel(ctx, fleet.Channel{App: r.App, Name: "stable", Arch: r.Arch, Updated: now}), tx.AddRelease(ctx, &r, []byte("m"), []byte("s")))
+	for i, state := range []rollout.State{rollout.Aborted, rollout.Ramping} {
+		ro := fleet.Rollout{App: r.App, Channel: "stable", Arch: r.Arch, Release: r, Created: now, CreatedBy: "me"}
+		ro.Version, ro.State, ro.Since = r.Version, state, now
+		err = errors.Join(err, tx.AddRollout(ctx, &ro))
+		steps := []MachineStep{{ro.ID, fleet.RolloutStep{Machine: "00000011", Step: rollout.Silent, Since: now}}}
+		if i == 1 {
+			steps[0].Step = rollout.Failed
+			for _, id := range ids {
+				steps = append(steps, MachineStep{ro.ID, fleet.RolloutStep{Machine: id, Step: rollout.Silent, Since: now}})
+			}
+		}
+		err = errors.Join(err, tx.PutRolloutSteps(ctx, steps))
+	}
+	return err
+}
 
 // TestSearchMachines has more machines than one search looks at, so that what is rare is found by going on.
 func TestSearchMachines(t *testing.T) {
@@ -45,6 +69,9 @@ func TestSearchMachines(t *testing.T) {
 			if err := tx.PutMachines(ctx, changes); err != nil {
 				return err
 			}
+			if err := silenced(t, tx, now, "00000003", "00000009"); err != nil {
+				return err
+			}
 			for _, id := range []string{"00000003", "00000001", "0000ffff"} {
 				if err := tx.SetMember(ctx, app, id, "canary"); err != nil {
 					return err
@@ -68,8 +95,13 @@ func TestSearchMachines(t *testing.T) {
 			{"channel and version", Search{Channel: "stable", Version: "1.1.0"}, machines / 1000, nil, 2},
 			{"another channel", Search{Channel: "beta"}, 1, []string{last}, 1},
 			{"no such version", Search{Version: "9.9.9"}, 0, nil, 1},
-			{"failed", Search{State: fleet.Failed}, 1, []string{last}, 1},
-			{"failed with another version", Search{State: fleet.Failed, Version: "1.1.0"}, 0, nil, 1},
+			{"failed", Search{States: []fleet.State{fleet.Failed}}, 1, []string{last}, 1},
+			{"failed, or with no update yet", Search{States: []fleet.State{fleet.Failed, fleet.Unknown}}, machines, nil, 120},
+			{"part of a platform", Search{Platform: "EM", Channel: "beta"}, 1, []string{last}, 1},
+			{"silent", Search{Silent: true}, 2, []string{"00000003", "00000009"}, 1},
+			{"silent of a group", Search{Silent: true, Group: "canary"}, 1, []string{"00000003"}, 1},
+			{"silent and failed", Search{Silent: true, States: []fleet.State{fleet.Failed}}, 0, nil, 1},
+			{"failed with another version", Search{States: []fleet.State{fleet.Failed}, Version: "1.1.0"}, 0, nil, 1},
 			{"group with one that was never seen", Search{Group: "canary"}, 2, []string{"00000001", "00000003"}, 1},
 			{"beginning of an id", Search{Text: "000000ff"}, 1, []string{"000000ff"}, 1},
 			{"part of an alias", Search{Text: "web_59999"}, 1, []string{last}, 3},

@@ -6,7 +6,8 @@ export interface Me { name: string; via: string; role: Role; csrf?: string }
 export interface SignInOptions { oidc: { name: string } | null; link: boolean }
 
 export interface Application { id: string; name: string; created: string }
-export interface Channel { name: string; arch: string; version: string; updated: string; etag?: string }
+export interface Channel { name: string; arch: string; version: string; updated: string; etag?: string; freshness: Freshness | null }
+export interface Freshness { version: string; issued: string; expires: string; sequence: number }
 
 export interface PayloadFile { name: string; size: number; sha256: string }
 export interface Release {
@@ -47,7 +48,7 @@ export interface Rollout {
   id: number; version: string; channel: string; arch: string; state: RolloutState; since: string; why: string; by: string; reached: number;
   plan: Plan; counted: Counters; created: string; created_by: string;
 }
-export interface RolloutFailure { machine: string; step: string; canary: boolean; at: string; why: string }
+export interface RolloutFailure { machine: string; alias: string; step: string; canary: boolean; at: string; why: string }
 export interface RolloutDetail extends Rollout { failures: RolloutFailure[]; preview: { after_ns: number; share: number; machines: number }[] }
 export interface NewRollout { version: string; channel: string; arch: string; plan: Plan; start: boolean }
 export interface Preview { machines: number; canaries: number; points: { after_ns: number; share: number; machines: number }[]; warnings: string[] | null }
@@ -65,7 +66,7 @@ export interface Overview {
 }
 export interface VersionChart { times: string[] | null; series: { version: string; machines: number[] }[] | null }
 
-export interface Claim { machine: string; since: string; seen: string }
+export interface Claim { machine: string; alias: string; since: string; seen: string }
 export interface RebootGroup { name: string; slots: number; lease: string; holders: Claim[] | null; queue: Claim[] | null; etag?: string }
 
 export interface Token { id: string; role: Role; label: string; created: string; token?: string }

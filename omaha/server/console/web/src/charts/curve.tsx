@@ -1,4 +1,5 @@
 // Small pictures without axes or with few, as SVG: the curve of a plan, and a rollout's line in a list.
+import { useEffect, useRef, useState } from "preact/hooks";
 import { words } from "../lib/duration";
 import { number, percent } from "../lib/format";
 
@@ -7,7 +8,8 @@ export interface Point { at: number; share: number } // milliseconds since the s
 /** A plan's curve. Waves are stairs, a ramp is a line: stairs are drawn when it says so. */
 export function Curve({ points, end, stairs, machines, label }: { points: Point[]; end: number; stairs: boolean; machines: number; label: string }) {
   const span = (end || 1) * (stairs ? 1.08 : 1); // the last stair is seen to be one
-  const w = 600, h = 180, left = 44, right = 12, top = 10, bottom = 26;
+  const { box, w } = useWidth();
+  const h = 180, left = 44, right = 12, top = 10, bottom = 26;
   const x = (at: number) => left + ((w - left - right) * Math.min(at, span)) / span;
   const y = (share: number) => h - bottom - (h - top - bottom) * share;
   let d = `M${x(0)} ${y(0)}`;
@@ -17,7 +19,7 @@ export function Curve({ points, end, stairs, machines, label }: { points: Point[
   d += ` H${w - right}`;
   const marks = [0, 0.25, 0.5, 0.75, 1];
   return (
-    <figure class="chart">
+    <figure class="chart" ref={box}>
       <svg class="curve" viewBox={`0 0 ${w} ${h}`} role="img" aria-label={label}>
         {marks.map((s) => (
           <g key={s}>
@@ -39,6 +41,20 @@ export function Curve({ points, end, stairs, machines, label }: { points: Point[
       </details>
     </figure>
   );
+}
+
+/** The width that there is, so that its text is as large as all other. */
+function useWidth() {
+  const box = useRef<HTMLElement>(null);
+  const [w, set] = useState(420);
+  useEffect(() => {
+    const el = box.current;
+    if (!el) return;
+    const watch = new ResizeObserver(() => { if (el.clientWidth > 0) set(Math.max(el.clientWidth, 240)); });
+    watch.observe(el);
+    return () => watch.disconnect();
+  }, []);
+  return { box, w };
 }
 
 function thinned(points: Point[]): Point[] {

@@ -82,8 +82,8 @@ export function Check({ label, checked, set }: { label: ComponentChildren; check
   return <label class="check"><input type="checkbox" checked={checked} onChange={(e) => set(e.currentTarget.checked)} /><span>{label}</span></label>;
 }
 
-/** A search that waits until somebody stops typing. "/" focuses it. */
-export function Search({ value, set, label }: { value: string; set: (v: string) => void; label: string }) {
+/** A text that is told once somebody stops typing; what is told from elsewhere goes before it. */
+function useLater(value: string, set: (v: string) => void): { text: string; later: (v: string) => void } {
   const [text, setText] = useState(value);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const sent = useRef(value);
@@ -93,12 +93,31 @@ export function Search({ value, set, label }: { value: string; set: (v: string) 
     clearTimeout(timer.current);
     timer.current = setTimeout(() => { sent.current = v.trim(); set(v.trim()); }, 250);
   };
+  return { text, later };
+}
+
+/** A search that waits until somebody stops typing. "/" focuses it. */
+export function Search({ value, set, label }: { value: string; set: (v: string) => void; label: string }) {
+  const { text, later } = useLater(value, set);
   return (
     <div class="search">
       <Icon name="search" />
       <input type="search" data-search aria-label={label} placeholder={label} value={text} autocomplete="off" spellcheck={false} maxLength={200} onInput={(e) => later(e.currentTarget.value)} />
       <kbd aria-hidden="true">/</kbd>
     </div>
+  );
+}
+
+/** A small text of a filter bar, with suggestions: it is sent when somebody stops typing. */
+export function TextPick({ label, value, set, list }: { label: string; value: string; set: (v: string) => void; list: readonly string[] }) {
+  const id = useId();
+  const { text, later } = useLater(value, set);
+  return (
+    <label class={`pick${value ? " on" : ""}`}>
+      <span class="pick-name">{label}</span>
+      <input value={text} placeholder="Any" list={id} maxLength={80} autocomplete="off" spellcheck={false} onInput={(e) => later(e.currentTarget.value)} />
+      <datalist id={id}>{list.map((v) => <option key={v} value={v} />)}</datalist>
+    </label>
   );
 }
 

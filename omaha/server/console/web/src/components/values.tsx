@@ -85,6 +85,9 @@ export function MachineState({ state }: { state: string }) {
   return <Status tone={tone} icon={icon} title={state}>{text}</Status>;
 }
 
+/** On the way between the grant and the reboot, as the interface takes several states. */
+export const updatingStates = "granted,downloading,downloaded,installed";
+
 export const machineStateNames = Object.entries(machineStates).map(([value, [, , text]]) => [value, text] as const);
 
 const rolloutStates: Record<string, [Tone, IconName, string]> = {

@@ -20,17 +20,17 @@ export function goDuration(ms: number): string {
 
 /** For people, in at most two units: "1 d 6 h", "45 min". */
 export function words(ms: number): string {
-  if (ms < 1000) return ms <= 0 ? "0 s" : "less than 1 s";
+  if (ms < 1000) return ms <= 0 ? "0\u00a0s" : "less than 1\u00a0s";
   let rest = Math.round(ms / 1000);
   const out: string[] = [];
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]] as const) {
     const n = Math.floor(rest / size);
     rest -= n * size;
-    if (n > 0) out.push(`${n} ${unit}`);
+    if (n > 0) out.push(`${n}\u00a0${unit}`);
     else if (out.length > 0) break;
     if (out.length === 2) break;
   }
-  return out.join(" ");
+  return out.join("\u00a0");
 }
 
 /** A Go duration for people; what cannot be read stays as it is. */

@@ -11,19 +11,19 @@ export function plural(n: number, one: string, many = one + "s"): string {
 /** A sentence of the server begins small: it stands alone here. */
 export const capital = (s: string): string => s.charAt(0).toUpperCase() + s.slice(1);
 
-/** A share from 0 to 1. What is neither nothing nor everything never looks like it. */
+/** A share from 0 to 1; number and unit stay in one line. What is neither nothing nor everything never looks like it. */
 export function percent(share: number): string {
   const p = share * 100;
-  if (p > 0 && p < 0.1) return "<0.1 %";
-  if (p < 100 && p > 99.9) return "99.9 %";
-  return `${p < 10 && p !== Math.round(p) ? p.toFixed(1) : Math.floor(p + 1e-9)} %`;
+  if (p > 0 && p < 0.1) return "<0.1\u00a0%";
+  if (p < 100 && p > 99.9) return "99.9\u00a0%";
+  return `${p < 10 && p !== Math.round(p) ? p.toFixed(1) : Math.floor(p + 1e-9)}\u00a0%`;
 }
 
 export function size(bytes: number): string {
   const names = ["B", "KiB", "MiB", "GiB", "TiB"];
   let n = bytes, i = 0;
   while (n >= 1024 && i < names.length - 1) { n /= 1024; i++; }
-  return `${i === 0 ? n : n < 10 ? n.toFixed(2) : n < 100 ? n.toFixed(1) : n.toFixed(0)} ${names[i]}`;
+  return `${i === 0 ? n : n < 10 ? n.toFixed(2) : n < 100 ? n.toFixed(1) : n.toFixed(0)}\u00a0${names[i]}`;
 }
 
 /** A time of the interface; undefined for Go's zero, which means none. */

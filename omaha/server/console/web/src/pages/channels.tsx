@@ -6,8 +6,9 @@ import { Select, Text } from "../components/fields";
 import { Icon } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
 import { Table } from "../components/table";
-import { Num, ReleaseLink, Time } from "../components/values";
-import { plural } from "../lib/format";
+import { Pages } from "../components/pages";
+import { Num, ReleaseLink, Status, Time } from "../components/values";
+import { exact, number, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { may } from "../lib/session";
@@ -24,12 +25,13 @@ export function ChannelsPage({ place }: { place: Place }) {
     <Page title="Channels and groups" lead="Machines follow a channel; who is in a group gets a rollout first.">
       <Card title="Channels" flush>
         <Show of={channels} rows={4}>
-          {() => rows.length === 0 ? <Empty icon="channels" title="No channel" />
+          {() => rows.length === 0 ? <Empty icon="channels" title="No channel">A channel is what machines follow, such as stable and beta. An application gets its channels when it is added.</Empty>
             : <Table caption="Channels" rows={rows} id={(c) => `${c.name} ${c.arch}`} columns={[
               { name: "Channel", cell: (c) => <a class="title" href={href("/machines", { channel: c.name })}>{c.name}</a> },
               { name: "Arch", cell: (c) => c.arch },
               { name: "Offers", grow: true, cell: (c) => <ReleaseLink arch={c.arch} v={c.version} none="nothing yet" /> },
               { name: "Since", cell: (c) => (c.version ? <Time at={c.updated} /> : "") },
+              { name: "Freshness", cell: (c) => <Fresh c={c} /> },
               { name: "Actions", bare: true, cell: (c) => (
                 <span class="row-acts">
                   {may("publisher") && <button type="button" class="button small" onClick={() => askSet(c, releases, channels.etag, channels.reload)} aria-label={`Set channel ${c.name} for ${c.arch}`}>Set</button>}
@@ -54,6 +56,22 @@ export function ChannelsPage({ place }: { place: Place }) {
   );
 }
 
+const soon = 3 * 86400e3; // before a statement expires, as the server warns of it
+
+/** What was stated last: machines complain once it has expired, or when an older one is shown to them. */
+function Fresh({ c }: { c: Channel }) {
+  const f = c.freshness;
+  if (!f) return <span class="muted">not stated</span>;
+  const left = Date.parse(f.expires) - Date.now();
+  return (
+    <>
+      {left <= 0 ? <Status tone="bad" icon="cross">Expired <Time at={f.expires} /></Status>
+        : left < soon ? <Status tone="warn" icon="alert">Expires <Time at={f.expires} /></Status> : <>expires <Time at={f.expires} /></>}
+      <span class="under one-line" title={`Issued ${exact(new Date(f.issued))}`}>no. {number(f.sequence)} for {f.version}</span>
+    </>
+  );
+}
+
 function MembersCard({ name, after }: { name: string; after: string }) {
   const group = useLoad(`group ${name} ${after}`, () => api.group(name, after), ["machines", "audit"]);
   return (
@@ -70,7 +88,7 @@ function MembersCard({ name, after }: { name: string; after: string }) {
                 title: `Take it out of ${name}?`, what: <p>Machine <span class="mono break">{m.id}</span> is in no group then.</p>, act: "Take it out", run: () => api.setMember(m.id, ""), done: "Taken out.", after: group.reload,
               })}>Take out</button></span> },
             ]} />
-            {(after || d.next) && <nav class="pages" aria-label="Pages">{after && <a class="button" href={href("/channels", { group: name })}>First page</a>}{d.next && <a class="button" href={href("/channels", { group: name, after: d.next })}>Next page</a>}</nav>}
+            <Pages list={`group ${name}`} at={after} next={d.next} to={(at) => href("/channels", { group: name, after: at })} />
           </>}
       </Show>
     </Card>

@@ -6,7 +6,8 @@ import { Select, Text } from "../components/fields";
 import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
 import { Copy, MachineState, ReleaseLink, Time } from "../components/values";
-import { capital, exact, time } from "../lib/format";
+import { Who, Words } from "../components/words";
+import { capital, time } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { href } from "../lib/router";
 import { may } from "../lib/session";
@@ -33,7 +34,7 @@ export function MachinePage({ id }: { id: string }) {
                     <Fact name="Runs"><ReleaseLink arch={m.arch} v={m.version} none="unknown" /></Fact>
                     <Fact name="Channel">{m.channel} <span class="muted">{m.arch}</span></Fact>
                     {m.group && <Fact name="Group"><a href={href("/channels", { group: m.group })}>{m.group}</a></Fact>}
-                    {m.pin && <Fact name="Pinned">{m.pin.version ? <>to <span class="version">{m.pin.version}</span></> : "where it is"}{m.pin.by && <> by {m.pin.by}</>}{m.pin.reason && <>: {m.pin.reason}</>}</Fact>}
+                    {m.pin && <Fact name="Pinned">{m.pin.version ? <>to <span class="version">{m.pin.version}</span></> : "where it is"}{m.pin.by && <> by <Who text={m.pin.by} /></>}{m.pin.reason && <>: {m.pin.reason}</>}</Fact>}
                     <Fact name="Platform">{m.platform || "unknown"}</Fact>
                     <Fact name="Address"><span class="mono">{m.address}</span></Fact>
                     <Fact name="First seen"><Time at={m.first_seen} />{m.first_version && <> with <span class="version">{m.first_version}</span></>}</Fact>
@@ -66,10 +67,10 @@ function WhyCard({ m }: { m: MachineDetail }) {
   return (
     <section class={`why ${settled ? "good" : w.offer ? "active" : ["failed-before", "no-machine-id", "unknown-channel", "dead-end", "withdrawn"].includes(w.cause) ? "warn" : ""}`} aria-labelledby="why">
       <h2 id="why" class="why-head"><Icon name={settled ? "check" : w.offer ? "arrow" : "info"} />{w.offer ? <>It would be given {w.offer} now</> : settled ? "It is where it should be" : "It gets no update now"}</h2>
-      <p class="why-text">{sentence(w.sentence)}</p>
-      {m.state === "failed" && m.detail && <p class="why-text"><strong>Its last try failed:</strong> {m.detail}</p>}
+      <p class="why-text"><Words text={sentence(w.sentence)} /></p>
+      {m.state === "failed" && m.detail && !w.sentence.includes(m.detail) && <p class="why-text"><strong>Its last try failed:</strong> <Words text={m.detail} /></p>}
       <p class="why-foot">
-        {next && <span>Next chance <Time at={w.next} /> <span class="muted">({exact(next)})</span></span>}
+        {next && <span>Next chance <Time at={w.next} /></span>}
         {w.rollout ? <a href={href(`/rollouts/${w.rollout}`)}>Rollout {w.rollout}</a> : null}
         <span class="muted">rule <code>{w.cause}</code></span>
       </p>
@@ -87,7 +88,7 @@ function Timeline({ m }: { m: MachineDetail }) {
         <li key={`${e.at} ${i}`} class={tone(e)}>
           <span class="timeline-dot"><Icon name={tone(e) === "bad" ? "cross" : tone(e) === "good" ? "check" : "dot"} /></span>
           <div>
-            <p>{sentence(e.sentence)}</p>
+            <p><Words text={sentence(e.sentence)} /></p>
             {e.reason && !e.sentence.includes(e.reason) && <p class="muted break">{e.reason}</p>}
             <p class="timeline-foot"><Time at={e.at} as="short" /> · <Time at={e.at} />{e.version && <> · ran <span class="version">{e.version}</span></>}{e.code ? <> · code {e.code}</> : null}</p>
           </div>

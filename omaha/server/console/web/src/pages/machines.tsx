@@ -1,17 +1,19 @@
 // The fleet: search and filters, all of them in the URL, and a page of machines.
 import * as api from "../api/calls";
 import type { Machine } from "../api/types";
-import { Check, Pick, Search } from "../components/fields";
+import { Check, Pick, Search, TextPick } from "../components/fields";
 import { Card, Empty, Page, Show } from "../components/page";
 import { Table, type Column } from "../components/table";
-import { Id, MachineState, machineStateNames, ReleaseLink, Time } from "../components/values";
+import { Id, MachineState, machineStateNames, ReleaseLink, Time, updatingStates } from "../components/values";
+import { Pages } from "../components/pages";
+import { Words } from "../components/words";
 import { plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { compareVersions } from "../lib/versions";
 
 const perPage = 100;
-const names = ["text", "version", "channel", "group", "state", "platform", "silent_for", "seen_within", "retired"] as const;
+const names = ["text", "version", "channel", "group", "state", "platform", "silent_for", "seen_within", "silent", "retired"] as const;
 
 export function MachinesPage({ place }: { place: Place }) {
   const q = Object.fromEntries(names.map((n) => [n, place.query.get(n) ?? ""])) as Record<(typeof names)[number], string>;
@@ -24,21 +26,21 @@ export function MachinesPage({ place }: { place: Place }) {
   const set = (name: string) => (v: string) => filter({ [name]: v, after: "" });
   const filtered = names.some((n) => q[n]);
   const unique = (all: string[]) => [...new Set(all)].map((v) => [v, v] as const);
-  const seen = q.silent_for ? `silent:${q.silent_for}` : q.seen_within ? `seen:${q.seen_within}` : "";
+  const seen = q.silent ? "fell:1" : q.silent_for ? `silent:${q.silent_for}` : q.seen_within ? `seen:${q.seen_within}` : "";
 
   return (
     <Page title="Machines" lead={page.data?.total != null ? plural(page.data.total, "machine") + (q.retired ? " retired" : "") : undefined}>
       <div class="filters" role="search" aria-label="Machines">
         <Search label="Id, alias or address" value={q.text} set={set("text")} />
-        <Pick label="State" value={q.state} set={set("state")} options={machineStateNames} />
+        <Pick label="State" value={q.state} set={set("state")} options={[...machineStateNames, [updatingStates, "Updating: any of them"]]} />
         <Pick label="Channel" value={q.channel} set={set("channel")} options={unique(channels.map((c) => c.name))} />
         <Pick label="Version" value={q.version} set={set("version")} options={unique(versions.map((r) => r.version).sort((a, b) => compareVersions(b, a)).slice(0, 200))} />
         {(groups.length > 0 || q.group) && <Pick label="Group" value={q.group} set={set("group")} options={unique(groups.map((g) => g.name))} />}
-        <Pick label="Platform" value={q.platform} set={set("platform")} options={unique([...platforms(page.data?.machines)])} />
+        <TextPick label="Platform" value={q.platform} set={set("platform")} list={[...platforms(page.data?.machines)]} />
         <Pick label="Last seen" value={seen} set={(v) => {
           const [kind, d] = v.split(":");
-          filter({ silent_for: kind === "silent" ? d : "", seen_within: kind === "seen" ? d : "", after: "" });
-        }} options={[["seen:1h", "Within 1 hour"], ["seen:24h", "Within 24 hours"], ["silent:24h", "Not for 24 hours"], ["silent:48h", "Not for 2 days"], ["silent:168h", "Not for 7 days"]]} />
+          filter({ silent_for: kind === "silent" ? d : "", seen_within: kind === "seen" ? d : "", silent: kind === "fell", after: "" });
+        }} options={[["seen:1h", "Within 1 hour"], ["seen:24h", "Within 24 hours"], ["silent:24h", "Not for 24 hours"], ["silent:48h", "Not for 2 days"], ["silent:168h", "Not for 7 days"], ["fell:1", "Silent in a rollout"]]} />
         <Check label="Retired" checked={q.retired === "1"} set={(on) => filter({ retired: on, after: "" })} />
         {filtered && <a class="button small" href={href("/machines")}>Clear</a>}
       </div>
@@ -51,18 +53,13 @@ export function MachinesPage({ place }: { place: Place }) {
             : <MachineTable machines={d.machines} caption="Machines, by id" />}
         </Show>
       </Card>
-      {(after || page.data?.next) && (
-        <nav class="pages" aria-label="Pages">
-          {after && <a class="button" href={href("/machines", q)}>First page</a>}
-          {page.data?.next && <a class="button" href={href("/machines", { ...q, after: page.data.next })} rel="next">Next page</a>}
-        </nav>
-      )}
+      <Pages list={`machines ${JSON.stringify(q)}`} at={after} next={page.data?.next} to={(at) => href("/machines", { ...q, after: at })} />
     </Page>
   );
 }
 
 const known = new Set<string>();
-/** The platforms that were seen so far: the interface has no list of them. */
+/** The platforms that were seen so far, as suggestions: a list of all would be a look at every machine. */
 function platforms(machines: Machine[] | undefined): Set<string> {
   for (const m of machines ?? []) if (m.platform) known.add(m.platform);
   return known;
@@ -82,6 +79,7 @@ type About = "all" | "failed" | "silent";
 
 export function MachineTable({ machines, caption, about = "all" }: { machines: readonly Machine[]; caption: string; about?: About }) {
   const machine: Column<Machine> = { name: "Machine", grow: true, cell: (m) => <MachineLink m={m} /> };
+  const short: Column<Machine> = { name: "Machine", cell: (m) => <a class="title one-line" href={href(`/machines/${encodeURIComponent(m.id)}`)} title={m.id}>{m.alias || <Id text={m.id} />}</a> };
   const seen: Column<Machine> = { name: "Last seen", cell: (m) => <Time at={m.last_seen} /> };
   const columns: Record<About, Column<Machine>[]> = {
     all: [
@@ -89,16 +87,16 @@ export function MachineTable({ machines, caption, about = "all" }: { machines: r
       { name: "State", cell: (m) => <MachineState state={m.state} /> },
       { name: "Version", cell: (m) => <Versions m={m} /> },
       { name: "Channel", cell: (m) => <>{m.channel} <span class="muted">{m.arch}</span></> },
-      { name: "Platform", wide: true, cell: (m) => m.platform || <span class="muted">unknown</span> },
+      { name: "Platform", wide: true, cell: (m) => (m.platform ? <span class="clip platform" title={m.platform}>{m.platform}</span> : <span class="muted">unknown</span>) },
       seen,
     ],
     failed: [
-      machine,
+      short,
       { name: "Failed", cell: (m) => <ReleaseLink arch={m.arch} v={m.target} none="unknown" /> },
-      { name: "Why", grow: true, cell: (m) => <span class="clip" title={m.detail}>{m.detail}</span> },
+      { name: "Why", grow: true, cell: (m) => <span class="clamp" title={m.detail}><Words text={m.detail} /></span> },
       { name: "Since", cell: (m) => <Time at={m.state_since} /> },
     ],
-    silent: [machine, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],
+    silent: [short, { name: "Version", cell: (m) => <Versions m={m} /> }, seen],
   };
   return <Table caption={caption} rows={machines} id={(m) => m.id} columns={columns[about]} />;
 }

@@ -22,7 +22,7 @@ export function NewRolloutPage({ place }: { place: Place }) {
   const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
   const groups = useLoad("groups", api.groups).data?.groups ?? [];
   const [form, setForm] = useState<PlanForm>(() => ({
-    ...careful, version: place.query.get("version") ?? "", channel: place.query.get("channel") ?? "", arch: place.query.get("arch") ?? "amd64", zone: zone(),
+    ...careful, version: place.query.get("version") ?? "", channel: place.query.get("channel") ?? "", arch: place.query.get("arch") ?? "amd64", canaryGroup: place.query.get("group") ?? "", zone: zone(),
   }));
   const [problem, setProblem] = useState<Problem>();
   const [busy, setBusy] = useState(false);
@@ -74,7 +74,7 @@ export function NewRolloutPage({ place }: { place: Place }) {
       <div class="columns plan">
         <form class="column-main" onSubmit={(e) => { e.preventDefault(); if (ready) start(); }}>
           <Card title="What, and where">
-            <div class="fields">
+            <div class="fields thirds">
               <Select label="Release" value={form.version} set={set("version")} options={[...(form.version ? [] : [["", "Choose one"] as const]), ...offered.map((v) => [v, v] as const)]} />
               <Select label="Channel" value={form.channel} set={set("channel")} options={names.map((c) => [c.name, c.version ? `${c.name} (now ${c.version})` : c.name] as const)} />
               <Select label="Architecture" value={form.arch} set={set("arch")} options={[["amd64", "amd64"], ["arm64", "arm64"]]} />
@@ -128,7 +128,7 @@ export function NewRolloutPage({ place }: { place: Place }) {
             <button type="submit" class="button primary" disabled={!ready || busy}>Start…</button>
           </div>
         </form>
-        <aside class="column-side sticky" aria-label="Preview"><PlanPreview body={ready ? body : undefined} stairs={form.spread !== "ramp"} /></aside>
+        <aside class="column-side sticky" aria-label="Preview"><PlanPreview body={ready && me ? body : undefined} stairs={form.spread !== "ramp"} /></aside>
       </div>
     </Page>
   );

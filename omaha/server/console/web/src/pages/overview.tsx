@@ -6,7 +6,8 @@ import { Spark } from "../charts/curve";
 import { Choice } from "../components/fields";
 import { Icon, type IconName } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
-import { Num, RolloutState, Status } from "../components/values";
+import { Num, RolloutState, Status, updatingStates } from "../components/values";
+import { Words } from "../components/words";
 import { capital, number, percent, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { haveIt } from "../lib/progress";
@@ -25,14 +26,14 @@ export function OverviewPage() {
           <>
             <Totals o={o} />
             <Needs all={o.attention ?? []} />
-            <UnderWay rollouts={(o.rollouts ?? []).filter((r) => openState(r.state))} />
+            <UnderWay rollouts={inOrder((o.rollouts ?? []).filter((r) => openState(r.state)))} />
             <VersionsOverTime o={o} />
             <div class="halves">
               <Card flush title={<>Failed <span class="count">{number(countOf(o, "failed"))}</span></>} aside={countOf(o, "failed") > 0 && <a href={href("/machines", { state: "failed" })}>All failed</a>}>
-                {o.failed?.length ? <MachineTable about="failed" machines={o.failed} caption="Machines that failed, the latest first" /> : <Empty icon="check" title="No machine failed" />}
+                {o.failed?.length ? <MachineTable about="failed" machines={o.failed} caption="Machines that failed, the latest first" /> : <Empty icon="check" title="No machine failed">A machine that cannot boot an update, or is not healthy with it, goes back by itself and is listed here.</Empty>}
               </Card>
-              <Card flush title={<>Silent <span class="count">{number(silentOf(o))}</span></>} aside={silentOf(o) > 0 && <a href={href("/machines", { silent_for: "24h" })}>All silent</a>}>
-                {o.silent?.length ? <MachineTable about="silent" machines={o.silent} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of" />}
+              <Card flush title={<>Silent <span class="count">{number(silentOf(o))}</span></>} aside={silentOf(o) > 0 && <a href={href("/machines", { silent: true })}>All silent</a>}>
+                {o.silent?.length ? <MachineTable about="silent" machines={o.silent} caption="Machines that were not heard of" /> : <Empty icon="check" title="Every machine was heard of">A machine that reboots into a release and says nothing for an hour counts as silent.</Empty>}
               </Card>
             </div>
           </>
@@ -48,7 +49,7 @@ const silentOf = (o: Overview) => (o.rollouts ?? []).reduce((sum, r) => sum + r.
 const countOf = (o: Overview, ...states: string[]) => (o.states ?? []).filter((s) => states.includes(s.state)).reduce((sum, s) => sum + s.machines, 0);
 
 function Totals({ o }: { o: Overview }) {
-  const updating = countOf(o, "granted", "downloading", "downloaded", "installed");
+  const updating = countOf(o, ...updatingStates.split(","));
   const failed = countOf(o, "failed");
   const tile = (name: string, n: number, to: string, tone: string, icon: IconName) => (
     <li class={n > 0 ? tone : ""}><a href={to}><span class="tile-name"><Icon name={icon} />{name}</span><span class="tile-n"><Num n={n} /></span><span class="tile-part">{o.machines > 0 && name !== "Machines" ? percent(n / o.machines) : o.retired > 0 ? `and ${number(o.retired)} retired` : "in the fleet"}</span></a></li>
@@ -56,9 +57,9 @@ function Totals({ o }: { o: Overview }) {
   return (
     <ul class="tiles" aria-label="Totals">
       {tile("Machines", o.machines, href("/machines"), "", "machines")}
-      {tile("Updating", updating, href("/machines", { state: "downloading" }), "active", "half")}
+      {tile("Updating", updating, href("/machines", { state: updatingStates }), "active", "half")}
       {tile("Failed", failed, href("/machines", { state: "failed" }), "bad", "cross")}
-      {tile("Silent", silentOf(o), href("/machines", { silent_for: "24h" }), "warn", "silent")}
+      {tile("Silent", silentOf(o), href("/machines", { silent: true }), "warn", "silent")}
     </ul>
   );
 }
@@ -75,7 +76,7 @@ function Needs({ all }: { all: Attention[] }) {
           <li key={a.kind + a.link + a.sentence}>
             <a href={local(a.link)}>
               <Status tone={a.severity === "high" ? "bad" : "warn"} icon={a.severity === "high" ? "stop" : "alert"}>{a.severity === "high" ? "Now" : "Look"}</Status>
-              <span class="needs-text">{capital(a.sentence)}</span>
+              <span class="needs-text"><Words text={capital(a.sentence)} /></span>
               <Icon name="arrow" />
             </a>
           </li>
@@ -87,6 +88,10 @@ function Needs({ all }: { all: Attention[] }) {
 
 /** The server's links are paths of this console; anything else leads nowhere. */
 const local = (link: string) => (link.startsWith("/") && !link.startsWith("//") ? link : "/");
+
+/** Those that wait for a person first, then those that move. */
+const order = ["halted", "canary", "ramping", "paused", "draft"];
+const inOrder = (all: Rollout[]) => [...all].sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
 
 function UnderWay({ rollouts }: { rollouts: Rollout[] }) {
   return (
@@ -108,11 +113,18 @@ function UnderWayRow({ r }: { r: Rollout }) {
       </div>
       <div class="under-way-how">
         <Progress r={r} />
-        {(r.state === "halted" || r.state === "paused") && r.why && <p class={`clip small ${r.state === "halted" ? "bad-words" : "muted"}`} title={r.why}>{r.why}</p>}
+        {(r.state === "halted" || r.state === "paused") && r.why && <p class={`clip small ${r.state === "halted" ? "bad-words" : "muted"}`} title={r.why}>{r.state === "halted" ? r.why.split(": ")[0] : r.why}</p>}
       </div>
       <div class="under-way-spark">{p && p.times.length > 1 && <Spark planned={p.reached} reached={haveIt(p)} label={`May have it: ${percent(r.reached)}, have it: ${percent(haveIt(p).at(-1) ?? 0)}`} />}</div>
     </li>
   );
+}
+
+/** How many run each, in all channels, the commonest first. */
+function byVersion(all: { version: string; machines: number }[]): [string, number][] {
+  const sums = new Map<string, number>();
+  for (const v of all) sums.set(v.version, (sums.get(v.version) ?? 0) + v.machines);
+  return [...sums].sort((a, b) => b[1] - a[1]);
 }
 
 const ranges = [["24h", "24 h"], ["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"]] as const;
@@ -134,7 +146,7 @@ function VersionsOverTime({ o }: { o: Overview }) {
     }>
       <Show of={chart} rows={5}>
         {(c) => (c.times?.length ?? 0) > 1 ? <VersionsChart chart={c} />
-          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {versions.slice(0, 5).map((v) => `${v.version || "unknown"} on ${plural(v.machines, "machine")}`).join(", ") || "none"}.</Empty>}
+          : <Empty icon="overview" title="Not enough samples yet">Every 15 minutes the server notes how many machines run which version. Now: {byVersion(versions).slice(0, 5).map(([v, n]) => `${v || "unknown"} on ${plural(n, "machine")}`).join(", ") || "none"}.</Empty>}
       </Show>
     </Card>
   );

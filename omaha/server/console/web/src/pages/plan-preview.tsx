@@ -7,7 +7,7 @@ import { Curve } from "../charts/curve";
 import { Icon } from "../components/icons";
 import { Card, Fact, Facts } from "../components/page";
 import { words } from "../lib/duration";
-import { number } from "../lib/format";
+import { capital, number } from "../lib/format";
 
 const pause = 350; // ms without a change before it is asked
 
@@ -32,8 +32,8 @@ export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; st
   return (
     <Card title="Preview">
       <div aria-live="polite">
-        {problem && <div class="trouble" role="status"><Icon name="alert" /><div><strong>This plan would be refused</strong><p>{problem.message}</p></div></div>}
-        {!problem && !preview && <p class="muted">{body ? "Computing…" : "Choose a release and a channel."}</p>}
+        {problem && <div class="trouble" role="status"><Icon name="alert" /><div><strong>This plan would be refused</strong><p>{capital(problem.message)}.</p></div></div>}
+        {!problem && !preview && <p class="muted" data-busy={body ? "" : undefined}>{body ? "Computing…" : "Choose a release and a channel."}</p>}
         {preview && !problem && (
           <>
             <Curve points={points} end={end} stairs={stairs} machines={preview.machines} label={`Share of ${number(preview.machines)} machines that may have the release, over ${words(whole)}`} />
@@ -42,7 +42,7 @@ export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; st
               <Fact name="Canaries">{number(preview.canaries)}</Fact>
               <Fact name="Everybody after">{whole > 0 ? `${words(whole)} at the earliest` : "at once"}</Fact>
             </Facts>
-            {(preview.warnings ?? []).map((w) => <p key={w} class="warning"><Icon name="alert" />{w}</p>)}
+            {(preview.warnings ?? []).map((w) => <p key={w} class="warning"><Icon name="alert" /><span>{capital(w)}.</span></p>)}
           </>
         )}
       </div>

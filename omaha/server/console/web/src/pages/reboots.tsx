@@ -19,7 +19,7 @@ export function RebootsPage() {
     <Page title="Reboot locks" lead="So many machines of a group may be down at once. They ask before they reboot, and say when they are healthy again."
       actions={may("operator") && <button type="button" class="button" onClick={() => askSlots(undefined, "", all.reload)}><Icon name="plus" />New group</button>}>
       <Show of={all} rows={6}>
-        {(d) => d.groups.length === 0 ? <Empty icon="reboots" title="No group" /> : <>{d.groups.map((g) => <GroupCard key={g.name} g={g} etag={all.etag} reload={all.reload} />)}</>}
+        {(d) => d.groups.length === 0 ? <Empty icon="reboots" title="No group">A reboot group is machines of which only so many may be down at once, such as the members of one database cluster.</Empty> : <>{d.groups.map((g) => <GroupCard key={g.name} g={g} etag={all.etag} reload={all.reload} />)}</>}
       </Show>
     </Page>
   );
@@ -34,15 +34,15 @@ function GroupCard({ g, etag, reload }: { g: RebootGroup; etag: string; reload: 
       <span class="muted">lease {lease > 0 ? durationWords(g.lease) : "without end"}</span>
       {may("operator") && <button type="button" class="button small" aria-label={`Change group ${g.name}`} onClick={() => askSlots(g, g.etag ?? etag, reload)}>Change</button>}
     </span>}>
-      {holders.length === 0 && queue.length === 0 ? <Empty icon="check" title="Nobody reboots, nobody waits" /> : (
+      {holders.length === 0 && queue.length === 0 ? <Empty icon="check" title="Nobody reboots, nobody waits">A machine asks for one of the slots before it reboots, where <code>semper.update.toml</code> names this group.</Empty> : (
         <Table caption={`Machines that reboot or wait in group ${g.name}`} rows={[...holders.map((c) => ({ ...c, holds: true })), ...queue.map((c) => ({ ...c, holds: false }))]} id={(c) => `${c.machine} ${c.holds}`} columns={[
-          { name: "Machine", grow: true, cell: (c) => <MachineLink m={{ id: c.machine }} /> },
+          { name: "Machine", grow: true, cell: (c) => <MachineLink m={{ id: c.machine, alias: c.alias }} /> },
           { name: "What", cell: (c) => (c.holds ? <Status tone={stale(c, lease) ? "warn" : "active"} icon="reboots">Has a slot</Status> : <Status tone="idle" icon="ring">Waits</Status>) },
           { name: "Since", cell: (c) => <Time at={c.since} /> },
           { name: "Last word", cell: (c) => <Time at={c.seen} /> },
-          { name: "Actions", bare: true, cell: (c) => c.holds && may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Release the slot of ${c.machine}`} onClick={() => ask({
+          { name: "Actions", bare: true, cell: (c) => c.holds && may("operator") && <span class="row-acts"><button type="button" class="button small" aria-label={`Release the slot of ${c.alias || c.machine}`} onClick={() => ask({
             title: "Release this slot?",
-            what: <><p>The slot of <span class="mono break">{c.machine}</span> is free at once, and the next machine that asks may reboot. If this one is still down, more machines are down than the group allows.</p></>,
+            what: <><p>The slot of {c.alias ? <strong>{c.alias}</strong> : <span class="mono break">{c.machine}</span>} is free at once, and the next machine that asks may reboot. If this one is still down, more machines are down than the group allows.</p></>,
             act: "Release", danger: true, reason: "needed", run: (reason) => api.releaseSlot(g.name, c.machine, reason), done: "The slot is free.", after: reload, changed: reload,
           })}>Release</button></span> },
         ]} />
@@ -55,7 +55,7 @@ function GroupCard({ g, etag, reload }: { g: RebootGroup; etag: string; reload: 
 const stale = (c: Claim, lease: number) => lease > 0 && Date.now() - Date.parse(c.seen) > lease / 2;
 
 function askSlots(g: RebootGroup | undefined, etag: string, reload: () => void): void {
-  let name = g?.name ?? "", slots = String(g?.slots ?? 1), lease = g ? durationWords(g.lease).replace(/ /g, "").replace("min", "m") : "1h";
+  let name = g?.name ?? "", slots = String(g?.slots ?? 1), lease = g ? durationWords(g.lease).replace(/\s/g, "").replace("min", "m") : "1h";
   const draw = () => ask({
     title: g ? `Change group ${g.name}` : "Make a reboot group",
     what: <p>More slots let the next ones go at once; fewer take nobody's away; 0 lets nobody begin. A holder that says nothing for the lease loses its slot.</p>,

@@ -68,7 +68,7 @@ function Body({ r, all, place }: { r: ReleaseDetail; all: Release[] | undefined;
           </Card>
           <Card title={<>Signatures <span class="count">{signatures.length}</span></>}>
             {signatures.length === 0 ? <p class="muted">It came without a signed list.</p>
-              : <Facts>{signatures.map((s) => <Fact key={s.key_id} name={s.algorithm}><Id text={s.key_id} copy /></Fact>)}</Facts>}
+              : <Facts>{signatures.map((s, i) => <Fact key={s.key_id} name={`Key ${i + 1}`}><Id text={s.key_id} copy /><span class="under">{s.algorithm}</span></Fact>)}</Facts>}
           </Card>
           {m && (
             <Card title="Build">
@@ -94,12 +94,13 @@ function before(all: Release[], r: Release): string[] {
 
 function PackagesCard({ r, all, place }: { r: Release; all: Release[] | undefined; place: Place }) {
   const others = before(all ?? [], r);
-  const against = place.query.get("against") ?? others.find((v) => compareVersions(v, r.version) < 0) ?? "";
+  const withdrawn = new Set((all ?? []).filter((x) => x.arch === r.arch && time(x.withdrawn)).map((x) => x.version)); // nobody came from there
+  const against = place.query.get("against") ?? others.find((v) => compareVersions(v, r.version) < 0 && !withdrawn.has(v)) ?? others.find((v) => compareVersions(v, r.version) < 0) ?? "";
   const text = place.query.get("text") ?? "";
   const list = useLoad(all ? `packages ${r.arch} ${r.version} ${against}` : "", () => api.packages(r.arch, r.version, against), ["releases"]);
   const compare = others.length > 0 && (
     <label class="aside-row"><span class="muted">against</span>
-      <select value={against} onChange={(e) => filter({ against: e.currentTarget.value })}>{!against && <option value="">nothing</option>}{others.slice(0, 200).map((v) => <option key={v} value={v}>{v}</option>)}</select>
+      <select value={against} onChange={(e) => filter({ against: e.currentTarget.value })}>{!against && <option value="">nothing</option>}{others.slice(0, 200).map((v) => <option key={v} value={v}>{v}{withdrawn.has(v) ? " (withdrawn)" : ""}</option>)}</select>
     </label>
   );
   if (list.problem?.status === 404 && !list.data) {
@@ -112,7 +113,7 @@ function PackagesCard({ r, all, place }: { r: Release; all: Release[] | undefine
           {(d) => !d.against ? <Empty icon="info" title="Nothing to compare with" />
             : (d.changes ?? []).length === 0 ? <Empty icon="check" title={`The same packages as ${d.against}`} />
               : <Table caption={`Packages that differ from ${d.against}`} rows={d.changes ?? []} id={(c) => c.name} columns={[
-                { name: "Package", cell: (c) => <span class="mono">{c.name}</span> },
+                { name: "Package", cell: (c) => <span class="mono one-line">{c.name}</span> },
                 { name: "Change", cell: (c) => <span class="tag">{!c.from ? "new" : !c.to ? "gone" : "changed"}</span> },
                 { name: "Before", grow: true, cell: (c) => <span class="mono break small muted">{c.from || "–"}</span> },
                 { name: "Now", grow: true, cell: (c) => <span class="mono break small">{c.to || "–"}</span> },

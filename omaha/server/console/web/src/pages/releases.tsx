@@ -43,9 +43,11 @@ export function ReleasesPage({ place }: { place: Place }) {
 export const channelsOf = (channels: readonly Channel[], r: Release): Channel[] => channels.filter((c) => c.arch === r.arch && c.version === r.version);
 
 export function Marks({ r, channels }: { r: Release; channels: readonly Channel[] }) {
+  const mine = channelsOf(channels, r);
+  if (mine.length === 0 && !time(r.withdrawn) && !r.road) return null;
   return (
     <span class="marks">
-      {channelsOf(channels, r).map((c) => <a key={c.name} class="tag" href={href("/channels")}>{c.name}</a>)}
+      {mine.map((c) => <a key={c.name} class="tag" href={href("/channels")}>{c.name}</a>)}
       {time(r.withdrawn) && <Status tone="bad" icon="cross" {...(r.withdrawn_why ? { title: r.withdrawn_why } : {})}>Withdrawn</Status>}
       {r.road === "floor" && <Status tone="warn" icon="dash" title="Older machines get it before anything newer">Floor</Status>}
       {r.road === "dead-end" && <Status tone="warn" icon="stop" {...(r.road_why ? { title: r.road_why } : {})}>Dead end</Status>}

@@ -7,7 +7,8 @@ import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
 import { Table } from "../components/table";
 import { Num, ReleaseLink, RolloutState, Status, Time } from "../components/values";
-import { number, percent } from "../lib/format";
+import { Who, Words } from "../components/words";
+import { capital, number, percent } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { href } from "../lib/router";
 import { may } from "../lib/session";
@@ -26,7 +27,7 @@ export function RolloutPage({ id }: { id: string }) {
   return (
     <Page title={r ? `${r.version} to ${r.channel}` : `Rollout ${id}`} up={{ text: "Rollouts", href: href("/rollouts") }}
       heading={r && <><span class="version">{r.version}</span> to {r.channel}</>}
-      lead={r && <span class="lead-row"><RolloutState state={r.state} /><span>since <Time at={r.since} />{r.by && <> by {r.by}</>}</span><span class="muted">{r.arch} · rollout {r.id}</span></span>}
+      lead={r && <span class="lead-row"><RolloutState state={r.state} /><span>since <Time at={r.since} />{r.by && <> by <Who text={r.by} /></>}</span><span class="muted">{r.arch} · rollout {r.id}</span></span>}
       actions={r && may("operator") && <Verbs r={r} etag={rollout.etag} reload={rollout.reload} />}>
       <Show of={rollout} rows={8}>
         {(r) => (
@@ -52,7 +53,7 @@ export function RolloutPage({ id }: { id: string }) {
                   <Facts>
                     <Fact name="Release"><ReleaseLink arch={r.arch} v={r.version} /></Fact>
                     <Fact name="Channel"><a href={href("/channels")}>{r.channel}</a> <span class="muted">{r.arch}</span></Fact>
-                    <Fact name="Planned"><Time at={r.created} /> by {r.created_by}</Fact>
+                    <Fact name="Planned"><Time at={r.created} /> by <Who text={r.created_by} /></Fact>
                     <Fact name="History"><a href={href("/audit", { text: r.version })}>In the audit log</a></Fact>
                   </Facts>
                 </Card>
@@ -86,11 +87,11 @@ function Explain({ r }: { r: RolloutDetail }) {
     const [gist, ...rest] = r.why.split(": ");
     return (
       <section class="why bad" aria-labelledby="halt">
-        <h2 id="halt" class="why-head"><Icon name="stop" />It stopped by itself <Time at={r.since} /></h2>
-        <p class="why-text">{gist}.{r.failures.length === 0 && rest.length > 0 ? ` ${rest.join(": ")}` : ""}</p>
+        <h2 id="halt" class="why-head"><Icon name="stop" /><span>It stopped by itself <Time at={r.since} /></span></h2>
+        <p class="why-text">{capital(gist ?? "")}.{r.failures.length === 0 && rest.length > 0 ? ` ${rest.join(": ")}` : ""}</p>
         {r.failures.length > 0 && (
           <ul class="why-machines">
-            {r.failures.slice(0, 5).map((f) => <li key={f.machine}><MachineLink m={{ id: f.machine }} /><span class="clip" title={f.why}>{f.why || f.step}</span></li>)}
+            {r.failures.slice(0, 5).map((f) => <li key={f.machine}><a class={f.alias ? undefined : "mono"} href={href(`/machines/${encodeURIComponent(f.machine)}`)} title={f.machine}>{f.alias || f.machine}</a><span class="clip" title={f.why}><Words text={f.why || f.step} /></span></li>)}
           </ul>
         )}
         <p class="why-foot"><span>Nobody is given {r.version} until a person decides. Machines that have it keep it. Look at the machines below; then resume, and failures count anew from then on, or abort.</span></p>
@@ -100,8 +101,8 @@ function Explain({ r }: { r: RolloutDetail }) {
   if (r.state === "paused" || r.state === "aborted") {
     return (
       <section class="why" aria-labelledby="stand">
-        <h2 id="stand" class="why-head"><Icon name={r.state === "paused" ? "pause" : "cross"} />{r.state === "paused" ? "Paused" : "Aborted"}{r.by && ` by ${r.by}`}</h2>
-        <p class="why-text">{r.why || "No reason was given."}</p>
+        <h2 id="stand" class="why-head"><Icon name={r.state === "paused" ? "pause" : "cross"} />{r.state === "paused" ? "Paused" : "Aborted"}{r.by && <> by <Who text={r.by} /></>}</h2>
+        <p class="why-text">{r.why ? capital(r.why) : "No reason was given."}</p>
       </section>
     );
   }
@@ -116,11 +117,11 @@ function Numbers({ r }: { r: RolloutDetail }) {
   return (
     <ul class="tiles" aria-label="Machines of this rollout">
       <li><div><span class="tile-name">Reached</span><span class="tile-n num">{percent(r.reached)}</span><span class="tile-part">of the machines</span></div></li>
-      {tile("Given it", c.granted, "", canary(k.granted))}
+      {tile("Given it", c.granted, "", canary(k.granted) || "machines")}
       {tile("Updating", c.in_flight, "active", canary(k.in_flight))}
       {tile("Healthy", c.complete, "good", canary(k.complete))}
-      {tile("Failed", c.failed, "bad", known > 0 ? `${percent((c.failed + c.silent) / known)} of known, silent too` : "")}
-      {tile("Silent", c.silent, "warn", canary(k.silent))}
+      {tile("Failed", c.failed, "bad", c.failed > 0 ? `${percent(c.failed / known)} of known` : "")}
+      {tile("Silent", c.silent, "warn", c.silent > 0 ? `${percent(c.silent / known)} of known` : "")}
     </ul>
   );
 }
@@ -128,9 +129,9 @@ function Numbers({ r }: { r: RolloutDetail }) {
 function Failures({ r }: { r: RolloutDetail }) {
   return (
     <Table caption="Machines that failed in this rollout, the latest first" rows={r.failures.slice(0, 200)} id={(f) => f.machine} columns={[
-      { name: "Machine", cell: (f) => <MachineLink m={{ id: f.machine }} /> },
+      { name: "Machine", cell: (f) => <MachineLink m={{ id: f.machine, alias: f.alias }} /> },
       { name: "What", cell: (f) => <><Status tone={f.step === "silent" ? "warn" : "bad"} icon={f.step === "silent" ? "silent" : "cross"}>{f.step === "silent" ? "Silent" : "Failed"}</Status>{f.canary && <> <span class="tag">canary</span></>}</> },
-      { name: "Why", grow: true, cell: (f) => <span class="break">{f.why}</span> },
+      { name: "Why", grow: true, cell: (f) => <span class="break"><Words text={f.why} /></span> },
       { name: "When", cell: (f) => <Time at={f.at} /> },
     ]} />
   );

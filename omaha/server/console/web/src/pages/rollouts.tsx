@@ -6,7 +6,8 @@ import { Icon } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
 import { Table } from "../components/table";
 import { RolloutState, Time } from "../components/values";
-import { number, percent, plural } from "../lib/format";
+import { Who } from "../components/words";
+import { number, percent } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { may } from "../lib/session";
@@ -26,12 +27,12 @@ export function RolloutsPage({ place }: { place: Place }) {
           {() => shown.length === 0
             ? <Empty icon="rollouts" title={which ? "None" : "No rollout yet"}>Plan one: first the canaries, then waves or a ramp; it stops by itself when machines fail.</Empty>
             : <Table caption="Rollouts, newest first" rows={shown.slice(0, most)} id={(r) => r.id} columns={[
-              { name: "Rollout", cell: (r) => <a class="title" href={href(`/rollouts/${r.id}`)}><span class="version">{r.version}</span> to {r.channel}</a> },
+              { name: "Rollout", cell: (r) => <a class="title one-line" href={href(`/rollouts/${r.id}`)}><span class="version">{r.version}</span> to {r.channel}</a> },
               { name: "Arch", wide: true, cell: (r) => r.arch },
               { name: "State", cell: (r) => <RolloutState state={r.state} /> },
               { name: "Progress", grow: true, cell: (r) => <Progress r={r} /> },
               { name: "Since", cell: (r) => <Time at={r.since} /> },
-              { name: "By", wide: true, cell: (r) => <span class="clip narrow" title={r.created_by}>{r.created_by}</span> },
+              { name: "By", wide: true, cell: (r) => <span class="clip narrow"><Who text={r.created_by} /></span> },
             ]} />}
         </Show>
       </Card>
@@ -54,8 +55,8 @@ export function Progress({ r }: { r: Rollout }) {
       </div>
       <p class="progress-text">
         <span>{r.state === "draft" ? "not started" : r.state === "canary" ? "canaries first" : <><strong>{percent(r.reached)}</strong> reached</>}</span>
-        {c.granted > 0 && <span>{number(c.complete)} of {plural(c.granted, "machine")} healthy</span>}
-        {c.in_flight > 0 && <span>{number(c.in_flight)} updating</span>}
+        {c.granted > 0 && <span>{number(c.complete)} of {number(c.granted)} healthy</span>}
+        {c.in_flight > 0 && openState(r.state) && <span>{number(c.in_flight)} updating</span>}
         {bad > 0 && <span class="bad-text"><Icon name="cross" />{number(bad)} failed</span>}
       </p>
     </div>

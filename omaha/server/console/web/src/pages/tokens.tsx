@@ -19,7 +19,7 @@ export function TokensCard() {
     <Card title="Tokens" flush aside={<button type="button" class="button small" onClick={() => askToken((t) => { setMade(t); tokens.reload(); })}><Icon name="plus" />New token</button>}>
       {made && <Secret what="The new token" text={made} close={() => setMade("")} />}
       <Show of={tokens}>
-        {(d) => d.tokens.length === 0 ? <Empty icon="people" title="No token" />
+        {(d) => d.tokens.length === 0 ? <Empty icon="people" title="No token">A token is for a program: the pipeline that publishes, a dashboard that looks. It has one role, and is shown once.</Empty>
           : <Table caption="Tokens" rows={d.tokens} id={(t) => t.id} columns={[
             { name: "Label", grow: true, cell: (t) => <span class="title break">{t.label || <span class="muted">no label</span>}</span> },
             { name: "Role", cell: (t) => t.role },

@@ -27,7 +27,7 @@ export function WebhooksCard() {
         {(d) => d.webhooks.length === 0 ? <Empty icon="alert" title="Nobody is told yet">A webhook is an address of yours that the server tells of halts, ends, withdrawals and silence. Messages are signed, and tried again until they arrive.</Empty>
           : <Table caption="Webhooks" rows={d.webhooks} id={(h) => h.id} columns={[
             { name: "Address", grow: true, cell: (h) => <span class="mono break">{h.url}</span> },
-            { name: "Told of", cell: (h) => <span class="marks">{h.events.map((e) => <span key={e} class="tag">{e}</span>)}</span> },
+            { name: "Told of", cell: (h) => <span class="marks told">{h.events.map((e) => <span key={e} class="tag">{e}</span>)}</span> },
             { name: "Last", cell: (h) => <Last h={h} /> },
             { name: "Actions", bare: true, cell: (h) => (
               <span class="row-acts">
@@ -49,7 +49,7 @@ function Last({ h }: { h: Webhook }) {
     <>
       {!l || !time(l.at) ? <span class="muted">nothing sent yet</span>
         : l.status >= 200 && l.status < 300 ? <><Status tone="good" icon="check">{l.status}</Status> <Time at={l.at} /></>
-          : <><Status tone="bad" icon="cross" title={l.error}>{l.status || "No answer"}</Status> <Time at={l.at} />{l.error && <span class="under clip" title={l.error}>{l.error}</span>}</>}
+          : <><Status tone="bad" icon="cross" title={l.error}>{l.status || "No answer"}</Status> <Time at={l.at} />{l.error && <span class="under">{l.error}</span>}</>}
       {h.waiting > 0 && <span class="under">{plural(h.waiting, "message")} waiting</span>}
     </>
   );

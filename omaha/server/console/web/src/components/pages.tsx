@@ -1,0 +1,27 @@
+// The way through a list that is read in pages.
+import { useEffect } from "preact/hooks";
+import { before, passed } from "../lib/pages";
+
+interface Props {
+  list: string; // which one, with its filters
+  at: string; // where this page begins; empty: the first one
+  next: string | number | undefined;
+  to: (at: string) => string;
+  words?: { first: string; previous: string; next: string };
+}
+
+const usual = { first: "First page", previous: "Previous page", next: "Next page" };
+
+export function Pages({ list, at, next, to, words = usual }: Props) {
+  const then = next ? String(next) : "";
+  useEffect(() => { if (then) passed(list, at, then); }, [list, at, then]);
+  if (!at && !then) return null;
+  const previous = at ? before(list, at) : undefined;
+  return (
+    <nav class="pages" aria-label="Pages">
+      {at && <a class="button" href={to("")}>{words.first}</a>}
+      {previous !== undefined && <a class="button" href={to(previous)} rel="prev">{words.previous}</a>}
+      {then && <a class="button" href={to(then)} rel="next">{words.next}</a>}
+    </nav>
+  );
+}
