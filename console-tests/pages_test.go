@@ -55,8 +55,21 @@ func TestPages(t *testing.T) {
 	b.as(looks[0])
 	tiles(b)
 	turn(b)
+	keys(b)
+	for _, act := range []struct{ path, button, says string }{
+		{"/machines/" + failed.id, "Pin", "Pin this machine?"}, {"/machines/" + failed.id, "Set group", "A machine is in one group at most"}, {"/releases/amd64/1.6.0", "Withdraw", "Machines that run it keep it"},
+		{"/releases/amd64/1.6.0", "Set a channel", "Set a channel to 1.6.0"}, {"/channels", "New group", "Make a group"}, {"/people", "New token", "Make a token"}, {"/people", "New webhook", "Make a webhook"},
+		{"/reboots", "Change group fra1", "More slots let the next ones go"},
+	} {
+		b.open(act.path)
+		b.click(act.button)
+		b.see(act.says)
+		b.accessible(act.button, looks[0])
+	}
 
 	// The check itself sees what is wrong.
+	b.open("/")
+	b.see("Needs a person")
 	b.js(new(any), `() => { document.querySelector("main h1").style.color = "#eee"; document.querySelector("button").replaceChildren(); }`)
 	var rules []string
 	for _, v := range b.violations(allRules) {
@@ -137,6 +150,34 @@ func turn(b *browser) {
 	if b.can("Previous page") {
 		b.t.Error("there is a page before the first one")
 	}
+}
+
+// keys goes to a machine without a mouse, and back.
+func keys(b *browser) {
+	b.t.Helper()
+	at := func(what, is string) {
+		b.t.Helper()
+		b.eventually(what, func() (yes bool) {
+			b.js(&yes, is)
+			return yes
+		})
+	}
+	b.open("/")
+	b.see("Needs a person")
+	b.press("g")
+	b.press("m")
+	at("the machines, by g m", `() => location.pathname === "/machines" && document.querySelectorAll("main tbody th a").length > 1`)
+	b.press("j")
+	b.press("j")
+	b.press("k")
+	at("the first row, by j and k", `() => document.activeElement === document.querySelector("main tbody th a")`)
+	b.press("\r")
+	at("a machine, by Enter", `() => location.pathname.startsWith("/machines/") && document.activeElement?.tagName === "H1"`)
+	b.press("g")
+	b.press("a")
+	at("the audit log, by g a", `() => location.pathname === "/audit"`)
+	b.press("/")
+	at("the search, by /", `() => document.activeElement?.matches("[data-search]")`)
 }
 
 // dialogs opens what lies over pages.

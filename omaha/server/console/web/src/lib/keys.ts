@@ -30,7 +30,7 @@ function step(by: number): void {
 export function useKeys(active: boolean): void {
   useEffect(() => {
     if (!active) return;
-    let going = 0;
+    let going = -Infinity; // when "g" was pressed; times begin at 0 with the page
     const press = (e: KeyboardEvent) => {
       if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector("dialog[open]")) return;
       if (typing(e)) {
@@ -38,7 +38,7 @@ export function useKeys(active: boolean): void {
         return;
       }
       if (e.timeStamp - going < secondKey) {
-        going = 0;
+        going = -Infinity;
         const to = places.find(([key]) => key === e.key);
         if (to) { e.preventDefault(); go(href(to[1])); }
         return;

@@ -37,15 +37,21 @@ function Step({ n, done, title, command, children }: { n: number; done: boolean;
       <span class="step-n" aria-hidden="true">{done ? <Icon name="check" /> : n}</span>
       <div class="step">
         <h2>{title}{done && <span class="hidden"> (done)</span>}</h2>
-        <div class="command"><pre tabIndex={0}><code>{command}</code></pre><Copy text={command} what="the command" /></div>
+        <Command text={command} />
         <p>{children}</p>
       </div>
     </li>
   );
 }
 
+/** A command to copy. An option is not parted at its dashes. */
+function Command({ text }: { text: string }) {
+  const words = text.split(/(\s--\S+)/).map((w, i) => (i % 2 ? <>{w[0]}<span class="one-line">{w.slice(1)}</span></> : w));
+  return <div class="command"><pre tabIndex={0}><code>{words}</code></pre><Copy text={text} what="the command" /></div>;
+}
+
 /** The same, short, for the list of releases. */
 export function PublishHint() {
   const command = `semper publish out/semper-1.0.0 --server ${location.origin} --channel stable --token-file publish.token --key keys/payload-1.pem`;
-  return <Card><p>Publish one from the machine that builds:</p><div class="command"><pre tabIndex={0}><code>{command}</code></pre><Copy text={command} what="the command" /></div><p class="muted">Keys and building: the <a href={href("/")}>overview</a> has all steps.</p></Card>;
+  return <Card><p>Publish one from the machine that builds:</p><Command text={command} /><p class="muted">Keys and building: the <a href={href("/")}>overview</a> has all steps.</p></Card>;
 }
