@@ -57,8 +57,13 @@ func TestPages(t *testing.T) {
 	turn(b)
 	keys(b)
 	for _, act := range []struct{ path, button, says string }{
-		{"/machines/" + failed.id, "Pin", "Pin this machine?"}, {"/machines/" + failed.id, "Set group", "A machine is in one group at most"}, {"/releases/amd64/1.6.0", "Withdraw", "Machines that run it keep it"},
-		{"/releases/amd64/1.6.0", "Set a channel", "Set a channel to 1.6.0"}, {"/channels", "New group", "Make a group"}, {"/people", "New token", "Make a token"}, {"/people", "New webhook", "Make a webhook"},
+		{"/machines/" + failed.id, "Pin", "Pin this machine?"},
+		{"/machines/" + failed.id, "Set group", "A machine is in one group at most"},
+		{"/releases/amd64/1.6.0", "Withdraw", "Machines that run it keep it"},
+		{"/releases/amd64/1.6.0", "Set a channel", "Set a channel to 1.6.0"},
+		{"/channels", "New group", "Make a group"},
+		{"/people", "New token", "Make a token"},
+		{"/people", "New webhook", "Make a webhook"},
 		{"/reboots", "Change group fra1", "More slots let the next ones go"},
 	} {
 		b.open(act.path)
