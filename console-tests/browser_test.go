@@ -26,7 +26,7 @@ const patience = 20 * time.Second
 
 // browser is a window of its own, with its own cookies.
 type browser struct {
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context
 	base string
 
@@ -37,7 +37,7 @@ type browser struct {
 }
 
 // start starts Chromium. It runs as root in tests, where its sandbox cannot.
-func start(t *testing.T, base string) *browser {
+func start(t testing.TB, base string) *browser {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),

@@ -27,7 +27,7 @@ var staff = []oidctest.User{
 }
 
 // provider starts where people sign in.
-func provider(t *testing.T, users []oidctest.User) *oidctest.Provider {
+func provider(t testing.TB, users []oidctest.User) *oidctest.Provider {
 	t.Helper()
 	p, err := oidctest.Start(oidctest.AnyPort, users)
 	if err != nil {

@@ -33,7 +33,7 @@ import (
 
 // running is a server, as the browsers reach it.
 type running struct {
-	t     *testing.T
+	t     testing.TB
 	s     *server.Server
 	url   string
 	link  string // of the first start
@@ -46,10 +46,16 @@ type running struct {
 // option changes how a server is started.
 type option func(*server.Config)
 
+// runner is a test or a benchmark that has parts.
+type runner[T testing.TB] interface {
+	testing.TB
+	Run(name string, part func(T)) bool
+}
+
 // onBoth runs a test with a server on each database.
-func onBoth(t *testing.T, test func(t *testing.T, database string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, "") })
-	t.Run("postgres", func(t *testing.T) {
+func onBoth[T runner[T]](t T, test func(t T, database string)) {
+	t.Run("sqlite", func(t T) { test(t, "") })
+	t.Run("postgres", func(t T) {
 		p, err := postgrestest.Start(t.Context(), "fsync=off")
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +74,7 @@ func onBoth(t *testing.T, test func(t *testing.T, database string)) {
 }
 
 // serve starts a server; with a provider people sign in there.
-func serve(t *testing.T, database string, provider *oidctest.Provider, options ...option) *running {
+func serve(t testing.TB, database string, provider *oidctest.Provider, options ...option) *running {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/klauspost/compress/gzhttp"
+
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha/server/api"
 	"github.com/semper-os/semper/omaha/server/api/openapi"
@@ -86,7 +88,11 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 		if strings.HasPrefix(o.Pattern, http.MethodPost+" ") {
 			h = s.repeatable(o, h)
 		}
-		mux.HandleFunc(o.Pattern, s.needs(o.Role, h))
+		answer := s.needs(o.Role, h)
+		if strings.HasPrefix(o.Pattern, http.MethodGet+" ") && o.Name != "Feed" {
+			answer = compressed(answer)
+		}
+		mux.HandleFunc(o.Pattern, answer)
 	}
 	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -96,6 +102,18 @@ func (s *Server) restRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("/api/v1/", s.needs(fleet.Viewer, func(http.ResponseWriter, *http.Request) error {
 		return httpError{http.StatusNotFound, fault.New(fault.Input, "there is no such route")}
 	}))
+}
+
+// compressFrom is how many bytes an answer has that is worth to be compressed.
+const compressFrom = 2 << 10
+
+// compressed compresses what a GET answers in JSON, for who understands that. Nothing of it is secret: secrets are told once, in answer to a POST.
+func compressed(next http.HandlerFunc) http.HandlerFunc {
+	wrap, err := gzhttp.NewWrapper(gzhttp.MinSize(compressFrom), gzhttp.ContentTypes([]string{"application/json"}), gzhttp.EnableZstd(false))
+	if err != nil {
+		panic(err) // the options are these ones, always
+	}
+	return wrap(next)
 }
 
 // httpError is an error with the status that fits.
