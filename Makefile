@@ -69,6 +69,10 @@ bench: packages programs ## the figures of the docs, each as a ratio in one run
 bench-server: programs ## the update server's figures, as ratios to a bare handler
 	$(GO) run ./scripts/benchserver --bin $(BIN) --out $(OUT)/bench-server
 
+.PHONY: bench-console
+bench-console: packages ## each page of the console with a million machines and a thousand releases
+	$(GO) test ./console-tests -run '^$$' -bench Pages -benchtime 1x -timeout 30m
+
 .PHONY: sim
 sim: ## a million simulated machines and the real server, on virtual time
 	$(GO) run ./scripts/sim --out $(OUT)/sim

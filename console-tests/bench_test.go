@@ -66,11 +66,11 @@ func benchPages(t *testing.B, database string) {
 			return same
 		})
 		var asked []struct {
-			URL   string
-			End   float64
-			Bytes int64
+			URL       string
+			Took, End float64 // milliseconds
+			Bytes     int64
 		}
-		b.js(&asked, `() => performance.getEntriesByType("resource").map(e => ({URL: e.name, End: e.responseEnd, Bytes: e.transferSize}))`)
+		b.js(&asked, `() => performance.getEntriesByType("resource").map(e => ({URL: e.name, Took: e.responseEnd - e.requestStart, End: e.responseEnd, Bytes: e.transferSize}))`)
 		var requests int
 		var all, slowest time.Duration
 		var end float64
@@ -84,7 +84,10 @@ func benchPages(t *testing.B, database string) {
 			if !strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/api/v1/feed") {
 				continue
 			}
-			took := answerTime(t, a.URL, cookie)
+			took := time.Duration(a.Took * float64(time.Millisecond))
+			if !strings.HasSuffix(path, "/preview") { // which is no GET
+				took = answerTime(t, a.URL, cookie)
+			}
 			requests++
 			all += took
 			slowest, end = max(slowest, took), max(end, a.End)
