@@ -68,8 +68,10 @@ const (
 	maxHeader       = 16 << 10
 )
 
-// lookers is how many batches of requests are decided on at the same time.
-const lookers = 2
+const (
+	lookers   = 2 // how many batches of requests are decided on at the same time
+	recorders = 2 // how many are recorded: one runs while another one waits for the disk
+)
 
 // TokenFile is the name of the file, in the data folder, that holds the first start's token.
 const TokenFile = "publish.token"
@@ -229,7 +231,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.looks = newQueue(lookers, func(asks []*ask) { each(asks, s.lookTogether) })
-	s.records = newQueue(1, func(asks []*ask) { each(asks, s.recordTogether) })
+	s.records = newQueue(recorders, func(asks []*ask) { each(asks, s.recordTogether) })
 	return nil
 }
 

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The log of an SQLite database is written back to its place beside the writes, and not by whoever writes last: that takes a fraction of a second when many pages changed.
@@ -27,8 +29,13 @@ func (s *sqlite) checkpoints() {
 		if err != nil || log-back < checkpointFrom {
 			continue
 		}
-		log, _, err = s.checkpoint("PASSIVE")
-		if err == nil && log >= logLimit {
+		if log, _, err = s.checkpoint("PASSIVE"); err != nil || log < logLimit {
+			continue
+		}
+		// SQLite syncs the database where it comes to the log's end, and has the writer wait for it. So what is back by now is synced here, by way of the log: whoever closes a second
+		// file of the database's loses this process's locks on it. What fails is tried again there.
+		_ = unix.Syncfs(int(s.log.Fd()))
+		if _, _, err = s.checkpoint("PASSIVE"); err == nil {
 			s.long.Store(true)
 		}
 	}
