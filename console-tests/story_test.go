@@ -28,6 +28,9 @@ func TestFirstRun(t *testing.T) {
 		if _, err := r.admin.SetChannel(t.Context(), "stable", client.SetChannelQuery{}, api.SetChannel{Version: "1.0.0"}); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := r.admin.MarkRelease(t.Context(), "1.0.0", client.MarkReleaseQuery{}, api.Road{Road: "floor", Reason: "<svg onload=alert(1)> moves the keys"}); err != nil {
+			t.Fatal(err)
+		}
 		var all []*box
 		for i := range 12 {
 			box := r.box(i)
@@ -39,6 +42,9 @@ func TestFirstRun(t *testing.T) {
 		// It is live: nobody reloads.
 		b.click("Machines")
 		b.see("<b onmouseover=alert(1)>web-11")
+		b.click("Releases")
+		b.click("1.0.0")
+		b.see("<svg onload=alert(1)> moves the keys")
 		b.click("Releases")
 		b.click("1.1.0")
 		b.see("bash")
