@@ -95,6 +95,9 @@ func TestSyncFails(t *testing.T) {
 	if err := s.Write(t.Context(), func(Tx) error { ran = true; return nil }); !errors.Is(err, rotten) || ran {
 		t.Errorf("error %v, want %v; it ran: %v", err, rotten, ran)
 	}
+	if err := s.Ping(t.Context()); !errors.Is(err, rotten) {
+		t.Errorf("it answers: %v, want %v", err, rotten)
+	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -207,6 +208,13 @@ func (p *prepared) row(ctx context.Context, query string, args ...any) scanner {
 }
 
 func (p *prepared) many(ctx context.Context, query string, rows [][]any) error {
+	if together := insertTogether(query); together != "" {
+		for ; len(rows) >= togetherRows; rows = rows[togetherRows:] {
+			if _, err := p.exec(ctx, together, slices.Concat(rows[:togetherRows]...)...); err != nil {
+				return err
+			}
+		}
+	}
 	if len(rows) == 0 {
 		return nil
 	}

@@ -145,8 +145,11 @@ func (s *Store) Close() (err error) {
 // Read returns a transaction-less reader: each of its calls sees what is committed at that moment.
 func (s *Store) Read() Tx { return Tx{s.db.reader()} }
 
-// Ping reports whether the database answers.
+// Ping reports whether the database answers, and nothing is known that keeps it from being written.
 func (s *Store) Ping(ctx context.Context) error {
+	if broken := s.broken.Load(); broken != nil {
+		return *broken
+	}
 	var one int
 	return fault.Wrap(fault.IO, s.db.reader().row(ctx, "SELECT 1 FROM changes").Scan(&one))
 }

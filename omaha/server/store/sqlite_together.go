@@ -12,6 +12,26 @@ var (
 	lookupQuery = regexp.MustCompile(`(?s)^SELECT (.*) FROM (\w+) WHERE (\w+) = \? AND (\w+) = \?( ORDER BY .*)?$`)
 )
 
+// togetherRows is how many rows one statement inserts.
+const togetherRows = 16
+
+var inserts sync.Map // statements by those that they were made of
+
+// insertTogether makes a statement that inserts a row into one that inserts togetherRows of them, whose arguments follow each other. It is empty where that cannot be done.
+func insertTogether(query string) string {
+	made, known := inserts.Load(query)
+	if !known {
+		text := ""
+		if m := bulkInsert.FindStringSubmatch(query); m != nil && !numberedArgument.MatchString(query) {
+			text = m[1] + "VALUES " + strings.Repeat("("+m[2]+"), ", togetherRows-1) + "(" + m[2] + ")" + m[3]
+		}
+		made, _ = inserts.LoadOrStore(query, text)
+	}
+	return made.(string)
+}
+
+var numberedArgument = regexp.MustCompile(`\?[0-9]`)
+
 // lookupTogether makes a question that is asked for many rows of arguments into one, which SQLite answers several times as fast: its driver takes longer to ask than SQLite to
 // answer. The first argument is the same in all rows, and the second one becomes a list. It is not ok where that cannot be done.
 //

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -64,6 +66,57 @@ func testLookUpOddNames(t *testing.T, name string) {
 	for i, id := range ids {
 		if got[id] != fmt.Sprint("odd ", i) {
 			t.Errorf("machine %q: %q", id, got[id])
+		}
+	}
+}
+
+func TestInsertTogether(t *testing.T) {
+	for _, c := range []struct{ query, begin, end string }{
+		{"INSERT INTO t (a, b) VALUES (?, 0)", "INSERT INTO t (a, b) VALUES (?, 0), (?, 0), ", ", (?, 0)"},
+		{"INSERT INTO t (a) VALUES (?) ON CONFLICT (a) DO NOTHING", "INSERT INTO t (a) VALUES (?), ", ", (?) ON CONFLICT (a) DO NOTHING"},
+		{"INSERT INTO t (a, b) VALUES (?1, ?1)", "", ""},
+		{"UPDATE t SET a = ? WHERE b = ?", "", ""},
+	} {
+		got := insertTogether(c.query)
+		if (got == "") != (c.begin == "") || !strings.HasPrefix(got, c.begin) || !strings.HasSuffix(got, c.end) || got != "" && strings.Count(got, "(?") != togetherRows {
+			t.Errorf("%q: %q", c.query, got)
+		}
+	}
+}
+
+// TestManyRows writes more rows than one statement has, new ones and ones that are there, and finds each as it was written.
+func TestManyRows(t *testing.T) { onBoth(t, testManyRows) }
+
+func testManyRows(t *testing.T, name string) {
+	s, m := filled(t, name)
+	const n = 2*togetherRows + 5
+	for round := range 2 {
+		write(t, s, func(tx Tx) error {
+			var changes []Change
+			var events []MachineEvent
+			for i := range n {
+				after := m
+				after.ID, after.Events = fmt.Sprintf("many-%02d", i), int64(round+1)
+				c := Change{After: &after}
+				if round > 0 {
+					before, err := tx.Machine(t.Context(), app, after.ID)
+					if err != nil {
+						return err
+					}
+					c.Before = &before
+				}
+				changes = append(changes, c)
+				e := MachineEvent{App: app, Machine: after.ID, Number: int64(round + 1)}
+				e.At, e.Reason = now, fmt.Sprint(round, " of ", i)
+				events = append(events, e)
+			}
+			return errors.Join(tx.PutMachines(t.Context(), changes), tx.AddEvents(t.Context(), events))
+		})
+	}
+	for i := range n {
+		events, err := s.Read().Events(t.Context(), app, fmt.Sprintf("many-%02d", i))
+		if err != nil || len(events) != 2 || events[0].Reason != fmt.Sprint("0 of ", i) || events[1].Reason != fmt.Sprint("1 of ", i) {
+			t.Errorf("machine %d: %+v (%v)", i, events, err)
 		}
 	}
 }
