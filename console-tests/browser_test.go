@@ -160,22 +160,29 @@ const find = `(name, kinds) => {
 	if (!e) return null;
 	e.scrollIntoView({ block: "center", behavior: "instant" });
 	const r = e.getClientRects()[0] ?? e.getBoundingClientRect(); // of the first line: between two there is nothing to hit
+	window.clicked = false;
+	e.addEventListener("click", () => { window.clicked = true; }, { once: true, capture: true });
 	return { x: r.left + r.width / 2, y: r.top + r.height / 2 };
 }`
 
-// click clicks what has a name, with the mouse.
+// click clicks what has a name, with the mouse. A page that still fills moves what is on it: it is clicked where it stays, and once more where it moved nevertheless.
 func (b *browser) click(name string) {
 	b.t.Helper()
 	type place struct{ X, Y float64 }
 	var at, before *place
-	b.eventually("click "+name, func() bool { // where it stays: a page that still fills moves what is on it
+	b.eventually("click "+name, func() (hit bool) {
 		at = nil
 		b.js(&at, find, name, "button, a, summary, label")
 		still := at != nil && before != nil && *at == *before
 		before = at
-		return still
+		if !still {
+			return false
+		}
+		do(b, chromedp.MouseClickXY(at.X, at.Y))
+		b.js(&hit, `() => window.clicked !== false`) // undefined: another document is there
+		before = nil
+		return hit
 	})
-	do(b, chromedp.MouseClickXY(at.X, at.Y))
 }
 
 // confirm clicks a dialog's button, once it is open, and waits until it is closed.
