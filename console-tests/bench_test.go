@@ -35,7 +35,7 @@ func benchPages(t *testing.B, database string) {
 	fmt.Fprintln(w, "page\trequests\tserver\tslowest\tshown after\tbytes\t")
 	b := start(t, r.url)
 	b.become(cookie)
-	b.open("/healthz") // Chromium starts a process for each server that it has not met
+	b.open("/healthz")  // Chromium starts a process for each server that it has not met
 	id := largeID(1007) // it failed
 	newest := "/releases/amd64/" + largeVersion(largeReleases-1)
 	for _, p := range []struct{ name, path string }{
