@@ -35,8 +35,8 @@ const kernelArgs = "norandmaps"
 
 // How long things may take: several times what they need without KVM, with two machines on two cores.
 const (
-	bootTime    = 6 * time.Minute
-	updateTime  = 10 * time.Minute // download, write, reboot, health checks
+	bootTime    = 10 * time.Minute
+	updateTime  = 20 * time.Minute // download, write, reboot, health checks
 	commandTime = 2 * time.Minute
 )
 
