@@ -88,9 +88,8 @@ func largePlans(ctx context.Context, tx store.Tx, channel, arch string, now time
 // largeFleet adds some of the machines, with an event each; half of those with the newest release have it from the rollout.
 func largeFleet(ctx context.Context, tx store.Tx, open int64, from int, now time.Time) error {
 	var changes []store.Change
-	var events []store.MachineEvent
-	var steps []store.MachineStep
 	for n := from; n < from+largeBatch; n++ {
+		var steps []store.MachineStep
 		m := &fleet.Machine{
 			App: omaha.SemperApp, ID: largeID(n), Alias: fmt.Sprintf("rack%02d-node%05d", n%64, n/64), Arch: "amd64", Channel: "stable", Version: largeVersion(largeReleases - 2),
 			BootID: "{" + largeID(n) + "}", Platform: []string{"metal", "aws", "azure", "gcp", "qemu"}[n%5], FirstVersion: largeVersion(n % 900), Address: fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255),
@@ -107,18 +106,11 @@ func largeFleet(ctx context.Context, tx store.Tx, open int64, from int, now time
 			m.Version = largeVersion(largeReleases - 1)
 			steps = append(steps, store.MachineStep{Rollout: open, RolloutStep: fleet.RolloutStep{Machine: m.ID, Step: rollout.Complete, Since: now}})
 		}
-		changes = append(changes, store.Change{After: m})
 		done := fleet.Event{At: m.StateSince}
 		done.Type, done.Result, done.Version = omaha.EventUpdateComplete, omaha.ResultSuccessReboot, m.Version
-		events = append(events, store.MachineEvent{App: m.App, Machine: m.ID, Number: 1, Event: done})
+		changes = append(changes, store.Change{After: m, Events: []fleet.Event{done}, Steps: steps})
 	}
-	if err := tx.PutMachines(ctx, changes); err != nil {
-		return err
-	}
-	if err := tx.AddEvents(ctx, events); err != nil {
-		return err
-	}
-	return tx.PutRolloutSteps(ctx, steps)
+	return tx.PutMachines(ctx, changes)
 }
 
 // largeID is in order: a database is filled faster so.

@@ -12,6 +12,7 @@ import (
 // record is what the database has on a machine.
 type record struct {
 	machine  fleet.Machine // without an ID: it is not known
+	stored   store.Known   // the same, as it is in the database
 	failures []fleet.Failure
 	pin      *fleet.Pin
 	pinned   *fleet.Release // that it is pinned to, where it is published
@@ -58,12 +59,16 @@ func readRecords(ctx context.Context, tx store.Tx, p *policy, said []fleet.Machi
 }
 
 func (r *records) readMachines(ctx context.Context, tx store.Tx, app string, ids []string) error {
-	machines, err := tx.MachinesByID(ctx, app, ids)
+	machines, err := tx.KnownMachines(ctx, app, ids)
 	if err != nil {
 		return err
 	}
 	for i := range machines {
-		r.machines[machineKey{app, machines[i].ID}].machine = machines[i]
+		m := r.machines[machineKey{app, machines[i].ID}]
+		m.machine, m.stored = machines[i].Machine, machines[i]
+		if machines[i].Step.Rollout != 0 {
+			m.steps = append(m.steps, machines[i].Step)
+		}
 	}
 	failures, err := tx.FailuresOf(ctx, app, ids)
 	if err != nil {
@@ -103,7 +108,7 @@ func (r *records) readSteps(ctx context.Context, tx store.Tx, app string, ids []
 		}
 	}
 	for _, id := range rollouts {
-		steps, err := tx.RolloutSteps(ctx, id, ids)
+		steps, err := tx.OtherSteps(ctx, id, ids)
 		if err != nil {
 			return err
 		}

@@ -47,15 +47,7 @@ type writes struct {
 
 	changes []store.Change
 	at      map[machineKey]int // where a machine is among the changes
-	events  []store.MachineEvent
-	steps   []store.MachineStep
-	stepAt  map[stepKey]int
-	counted map[int64]bool // rollouts whose counters changed
-}
-
-type stepKey struct {
-	rollout int64
-	machine string
+	counted map[int64]bool     // rollouts whose counters changed
 }
 
 func (w *writes) add(ctx context.Context, tx store.Tx, o *outcome) error {
@@ -65,31 +57,22 @@ func (w *writes) add(ctx context.Context, tx store.Tx, o *outcome) error {
 	}
 	key := machineKey{m.App, m.ID}
 	if w.at == nil {
-		w.at, w.stepAt, w.counted = map[machineKey]int{}, map[stepKey]int{}, map[int64]bool{}
+		w.at, w.counted = map[machineKey]int{}, map[int64]bool{}
 	}
-	after := *m
-	if i, ok := w.at[key]; ok {
-		w.changes[i].After = &after
-	} else {
-		before := w.known.machines[key].machine
-		w.at[key] = len(w.changes)
-		w.changes = append(w.changes, store.Change{Before: &before, After: &after})
+	i, twice := w.at[key]
+	if !twice {
+		i = len(w.changes)
+		w.at[key] = i
+		w.changes = append(w.changes, store.Change{Before: &w.known.machines[key].stored})
 	}
-	for i, e := range o.events {
-		w.events = append(w.events, store.MachineEvent{App: m.App, Machine: m.ID, Number: m.Events - int64(len(o.events)-1-i), Event: e})
-	}
+	after, change := *m, &w.changes[i]
+	change.After, change.Events = &after, append(change.Events, o.events...)
 	for _, c := range []*course{&o.left, &o.course} {
 		if !c.changed {
 			continue
 		}
 		step := store.MachineStep{Rollout: c.rollout.ID, RolloutStep: c.step}
-		k := stepKey{c.rollout.ID, m.ID}
-		if i, ok := w.stepAt[k]; ok {
-			w.steps[i] = step
-		} else {
-			w.stepAt[k] = len(w.steps)
-			w.steps = append(w.steps, step)
-		}
+		change.Steps = append(slices.DeleteFunc(change.Steps, func(s store.MachineStep) bool { return s.Rollout == step.Rollout }), step)
 		w.counted[c.rollout.ID] = true
 	}
 	w.known.note(o)
@@ -132,12 +115,6 @@ func (w *writes) flush(ctx context.Context, tx store.Tx) error {
 	if err := tx.PutMachines(ctx, w.changes); err != nil {
 		return err
 	}
-	if err := tx.AddEvents(ctx, w.events); err != nil {
-		return err
-	}
-	if err := tx.PutRolloutSteps(ctx, w.steps); err != nil {
-		return err
-	}
 	for _, id := range slices.Sorted(maps.Keys(w.counted)) {
 		if err := keepRollout(ctx, tx, w.known.rollouts[id], w.states[id]); err != nil {
 			return err
@@ -145,9 +122,8 @@ func (w *writes) flush(ctx context.Context, tx store.Tx) error {
 		w.states[id] = w.known.rollouts[id].State
 	}
 	clear(w.at)
-	clear(w.stepAt)
 	clear(w.counted)
-	w.changes, w.events, w.steps = w.changes[:0], w.events[:0], w.steps[:0]
+	w.changes = w.changes[:0]
 	return nil
 }
 

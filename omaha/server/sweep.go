@@ -226,7 +226,7 @@ func moveLate(ctx context.Context, tx store.Tx, r *fleet.Rollout, late []lateMac
 	for i := range late {
 		ids[i] = late[i].Machine
 	}
-	steps, err := tx.RolloutSteps(ctx, r.ID, ids)
+	steps, err := tx.RolloutSteps(ctx, r.App, r.ID, ids)
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func moveLate(ctx context.Context, tx store.Tx, r *fleet.Rollout, late []lateMac
 		steps[i] = step // it may be late in two ways
 		moved = append(moved, step)
 	}
-	if err := tx.PutRolloutSteps(ctx, moved); err != nil {
+	if err := tx.MoveSteps(ctx, r.App, moved); err != nil {
 		return err
 	}
 	return announceSilent(ctx, tx, r, moved, now)

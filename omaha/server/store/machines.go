@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
@@ -71,91 +73,109 @@ func (tx Tx) Retire(ctx context.Context, machines []fleet.Machine, now time.Time
 	return retired, counts.keep(ctx, tx.q)
 }
 
-// Change is what becomes of a machine.
-type Change struct {
-	Before *fleet.Machine // as the same Write found it; nil, or without an ID, for one that was not known
-	After  *fleet.Machine // it counts from now on
+// Known is a machine as the database has it.
+type Known struct {
+	fleet.Machine
+	Step      MachineStep // in the rollout that it is in; its Rollout is 0 when that is none
+	lastEvent int64
 }
 
-// PutMachines adds machines and replaces what was known of them. No machine may be in the list twice.
+// KnownMachines returns those of some machines that are known, for PutMachines.
+func (tx Tx) KnownMachines(ctx context.Context, app string, ids []string) ([]Known, error) {
+	return lookUp(ctx, tx.q, "look up machines", func(k *Known, scan func(...any) error) error {
+		var since int64
+		err := scanMachine(&k.Machine, func(into ...any) error {
+			return scan(append(into, &k.lastEvent, &k.Step.Rollout, &k.Step.Step, &k.Step.Canary, &since, &k.Step.Why)...)
+		})
+		k.Step.Machine, k.Step.Since = k.ID, fromMillis(since)
+		return err
+	}, "SELECT "+machineColumns+", last_event, rollout, step, step_canary, step_since, step_why FROM machines WHERE app = ? AND id = ?", pairs(app, ids))
+}
+
+// Change is what becomes of a machine.
+type Change struct {
+	Before *Known         // as the same Write found it; nil, or without an ID, for one that was not known
+	After  *fleet.Machine // it counts from now on
+	Events []fleet.Event  // that it reports; After's number of events is with them
+	Steps  []MachineStep  // in rollouts, that are other ones now; the rollouts' counters change with them: in the same Write, by CountRollout
+}
+
+// PutMachines adds machines and replaces what was known of them. No machine may be in the list twice. Each Before that is there is then as the database has it.
 func (tx Tx) PutMachines(ctx context.Context, changes []Change) error {
+	rows := make([]machineRow, len(changes))
 	counts := kinds{}
-	var fresh, back, moved, others [][]any
-	for _, c := range changes {
-		m := *c.After
-		m.Retired = time.Time{}
-		counts.add(c.Before, -1)
-		counts.add(&m, 1)
-		values := []any{
-			m.Alias, m.BootID, m.Platform, m.FirstVersion, m.Address, string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.LastSeen), m.Events,
-			m.App, m.ID,
+	for i := range changes {
+		c := &changes[i]
+		r := &rows[i]
+		if c.Before != nil {
+			r.Known = *c.Before
+			counts.add(&c.Before.Machine, -1)
 		}
-		switch {
-		case c.Before == nil || c.Before.ID == "":
-			fresh = append(fresh, append(values, m.Arch, m.Version, m.Channel, millis(m.FirstSeen)))
-		case !c.Before.Retired.IsZero():
-			back = append(back, append(values, m.Arch, m.Version, m.Channel))
-		case c.Before.Arch != m.Arch || c.Before.Version != m.Version || c.Before.Channel != m.Channel:
-			moved = append(moved, append(values, m.Arch, m.Version, m.Channel))
-		default: // no index needs to be touched
-			others = append(others, values)
+		r.before, r.Machine = r.Machine, *c.After
+		r.Retired = time.Time{}
+		counts.add(&r.Machine, 1)
+	}
+	if err := tx.addEvents(ctx, changes, rows); err != nil {
+		return err
+	}
+	if err := tx.placeSteps(ctx, changes, rows); err != nil {
+		return err
+	}
+	written := map[string][][]any{}
+	for i := range rows {
+		query, values := rows[i].write()
+		written[query] = append(written[query], values)
+	}
+	for _, query := range slices.Sorted(maps.Keys(written)) {
+		if err := tx.q.many(ctx, query, written[query]); err != nil {
+			return failed("keep machines", err)
 		}
 	}
-	const set = `UPDATE machines SET alias = ?1, boot_id = ?2, platform = ?3, first_version = ?4, address = ?5, state = ?6, state_since = ?7, target = ?8, detail = ?9,
-		last_seen = CASE WHEN last_seen > ?10 THEN last_seen ELSE ?10 END, events = ?11`
-	for _, w := range []struct {
-		query string
-		rows  [][]any
-	}{
-		{`INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, last_seen, events, app, id, arch, version, channel,
-			first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`, fresh},
-		{set + ", arch = ?14, version = ?15, channel = ?16, retired_at = 0 WHERE app = ?12 AND id = ?13", back},
-		{set + ", arch = ?14, version = ?15, channel = ?16 WHERE app = ?12 AND id = ?13", moved}, // no trigger looks at it
-		{set + " WHERE app = ?12 AND id = ?13", others},
-	} {
-		if err := tx.q.many(ctx, w.query, w.rows); err != nil {
-			return failed("keep machines", err)
+	for i := range changes {
+		if b := changes[i].Before; b != nil {
+			*b = rows[i].Known
 		}
 	}
 	return counts.keep(ctx, tx.q)
 }
 
-// MachineEvent is an event of a machine; Number is what the machine's Events are with it.
-type MachineEvent struct {
-	App, Machine string
-	Number       int64
-	fleet.Event
+// machineRow is a machine as it is to be written.
+type machineRow struct {
+	Known
+	before  fleet.Machine
+	stepped bool // Step is another one
 }
 
-// AddEvents keeps events of machines, and forgets those that are older than a machine's newest MaxEvents.
-func (tx Tx) AddEvents(ctx context.Context, events []MachineEvent) error {
-	var added, old [][]any
-	for i := range events {
-		e := &events[i]
-		added = append(added, []any{
-			e.App, e.Machine, e.Number, millis(e.At), int64(e.Type), int64(e.Result), int64(e.ErrorCode), e.Version, e.PreviousVersion, e.NextVersion, e.Reason,
-		})
-		if e.Number > MaxEvents {
-			old = append(old, []any{e.App, e.Machine, e.Number - MaxEvents})
-		}
+// write is the statement that writes a row, with its arguments. It names no column that an index has and that stays as it was: the index is not touched then.
+func (r *machineRow) write() (query string, values []any) {
+	m := &r.Machine
+	values = []any{
+		m.Alias, m.BootID, m.Platform, m.FirstVersion, m.Address, string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.LastSeen), m.Events, r.lastEvent,
+		m.App, m.ID,
 	}
-	err := tx.q.many(ctx, `INSERT INTO events (app, machine, seq, at, type, result, code, version, previous_version, next_version, reason)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, added)
-	if err == nil {
-		err = tx.q.many(ctx, "DELETE FROM events WHERE app = ? AND machine = ? AND seq <= ?", old)
+	set := ""
+	add := func(columns string, more ...any) {
+		set += columns
+		values = append(values, more...)
 	}
-	return failed("keep events", err)
-}
-
-// Events lists the events of a machine, oldest first.
-func (tx Tx) Events(ctx context.Context, app, id string) ([]fleet.Event, error) {
-	return list(ctx, tx.q, "list events of machine "+id, func(e *fleet.Event, scan func(...any) error) error {
-		var at int64
-		err := scan(&at, &e.Type, &e.Result, &e.ErrorCode, &e.Version, &e.PreviousVersion, &e.NextVersion, &e.Reason)
-		e.At = fromMillis(at)
-		return err
-	}, `SELECT at, type, result, code, version, previous_version, next_version, reason FROM events
-		WHERE app = ? AND machine = ? ORDER BY seq`, app, id)
+	fresh := r.before.ID == ""
+	if fresh || !r.before.Retired.IsZero() {
+		set += ", retired_at = 0"
+	}
+	if fresh || r.before.Arch != m.Arch || r.before.Version != m.Version || r.before.Channel != m.Channel {
+		add(", arch = ?, version = ?, channel = ?", m.Arch, m.Version, m.Channel)
+	}
+	if fresh || r.stepped {
+		s := &r.Step
+		add(", rollout = ?, step = ?, step_canary = ?, step_since = ?, step_why = ?", s.Rollout, string(s.Step), flag(s.Canary), stepMillis(s), s.Why)
+	}
+	if fresh {
+		return `INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, last_seen, events, last_event, app, id, arch, version, channel,
+			rollout, step, step_canary, step_since, step_why, first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			append(values, millis(m.FirstSeen))
+	}
+	return `UPDATE machines SET alias = ?1, boot_id = ?2, platform = ?3, first_version = ?4, address = ?5, state = ?6, state_since = ?7, target = ?8, detail = ?9,
+		last_seen = CASE WHEN last_seen > ?10 THEN last_seen ELSE ?10 END, events = ?11, last_event = ?12` + numberedFrom(set, 15) + ` WHERE app = ?13 AND id = ?14`, values
 }
 
 // AddFailure notes that a version failed on a machine, and forgets the oldest ones beyond MaxFailures.

@@ -42,11 +42,17 @@ var schema9 string
 //go:embed postgres_9.sql
 var postgres9 string
 
+//go:embed schema_10.sql
+var schema10 string
+
+//go:embed postgres_10.sql
+var postgres10 string
+
 // migration brings the schema one version on, in each database's words.
 type migration struct{ sqlite, postgres string }
 
 // migrations bring the schema from version i to version i+1. They are never changed once they were released. PostgreSQL begins with postgresFirst.
-var migrations = []migration{{schema1, ""}, {schema2, ""}, {schema3, ""}, {schema4, ""}, {schema5, ""}, {schema6, ""}, {schema7, ""}, {schema8, postgres8}, {schema9, postgres9}}
+var migrations = []migration{{schema1, ""}, {schema2, ""}, {schema3, ""}, {schema4, ""}, {schema5, ""}, {schema6, ""}, {schema7, ""}, {schema8, postgres8}, {schema9, postgres9}, {schema10, postgres10}}
 
 // applicationID marks the file as ours ("SMPR"), so that no other program's database is taken for an empty one.
 const applicationID = 0x534d5052

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/semper-os/semper/omaha/server/fleet"
-	"github.com/semper-os/semper/omaha/server/rollout"
 )
 
 const (
@@ -119,78 +118,19 @@ func (tx Tx) Rollouts(ctx context.Context, app string, open bool, limit int) ([]
 	return list(ctx, tx.q, "list rollouts", scanRollout, "SELECT "+rolloutColumns+" FROM "+rolloutTables+where+" ORDER BY rollouts.id DESC LIMIT ?2", app, limit)
 }
 
-func scanStep(s *fleet.RolloutStep, scan func(...any) error) error {
-	var since int64
-	err := scan(&s.Machine, &s.Step, &s.Canary, &since, &s.Why)
-	s.Since = fromMillis(since)
-	return err
+// free is the condition that a machine is not pinned, and did not fail with a version.
+func free(version string) string {
+	return `NOT EXISTS (SELECT 1 FROM pins WHERE pins.app = machines.app AND pins.machine = machines.id)
+	AND NOT EXISTS (SELECT 1 FROM failed_versions WHERE failed_versions.app = machines.app AND failed_versions.machine = machines.id AND failed_versions.version = ` + version + `)`
 }
-
-// MachineStep is how far a machine is with a rollout.
-type MachineStep struct {
-	Rollout int64
-	fleet.RolloutStep
-}
-
-// RolloutSteps lists how far some machines are with a rollout; those that have nothing to do with it are not in the list.
-func (tx Tx) RolloutSteps(ctx context.Context, id int64, machines []string) ([]MachineStep, error) {
-	return lookUp(ctx, tx.q, "look up steps of machines", func(s *MachineStep, scan func(...any) error) error {
-		return scanStep(&s.RolloutStep, func(into ...any) error { return scan(append([]any{&s.Rollout}, into...)...) })
-	}, "SELECT rollout, machine, step, canary, since, why FROM rollout_steps WHERE rollout = ? AND machine = ?", pairs(id, machines))
-}
-
-// PutRolloutSteps keeps how far machines are. The rollouts' counters change with them: in the same Write, by PutRollout.
-func (tx Tx) PutRolloutSteps(ctx context.Context, steps []MachineStep) error {
-	rows := make([][]any, len(steps))
-	for i := range steps {
-		s := &steps[i]
-		rows[i] = []any{s.Rollout, s.Machine, string(s.Step), flag(s.Canary), millis(s.Since), s.Why}
-	}
-	return failed("keep steps of machines", tx.q.many(ctx, `INSERT INTO rollout_steps (rollout, machine, step, canary, since, why) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (rollout, machine) DO UPDATE SET step = excluded.step, canary = excluded.canary, since = excluded.since, why = excluded.why`, rows))
-}
-
-// stepsOfMachines joins a rollout's steps with what is known of their machines.
-const stepsOfMachines = `SELECT rollout_steps.machine, rollout_steps.step, rollout_steps.canary, rollout_steps.since, rollout_steps.why FROM rollout_steps JOIN rollouts ON rollouts.id = rollout_steps.rollout
-	LEFT JOIN machines ON machines.app = rollouts.app AND machines.id = rollout_steps.machine
-	WHERE rollout_steps.rollout = ? AND rollout_steps.step = ? AND rollout_steps.step <> 'complete'`
-
-// QuietSteps lists machines of a rollout that are at a step since before some time and were not seen since then either, the longest first.
-func (tx Tx) QuietSteps(ctx context.Context, id int64, step rollout.Step, before time.Time, limit int) ([]fleet.RolloutStep, error) {
-	return list(ctx, tx.q, "list silent machines", scanStep, stepsOfMachines+" AND rollout_steps.since < ? AND coalesce(machines.last_seen, 0) < ? ORDER BY rollout_steps.since LIMIT ?",
-		id, string(step), millis(before), millis(before), limit)
-}
-
-// RunningSteps lists machines of a rollout that are at a step, and were seen with its release for so long after they came to it.
-func (tx Tx) RunningSteps(ctx context.Context, r *fleet.Rollout, step rollout.Step, long time.Duration, limit int) ([]fleet.RolloutStep, error) {
-	return list(ctx, tx.q, "list machines with "+r.Version, scanStep, stepsOfMachines+" AND machines.version = ? AND machines.last_seen - rollout_steps.since >= ? ORDER BY rollout_steps.since LIMIT ?",
-		r.ID, string(step), r.Version, long.Milliseconds(), limit)
-}
-
-// ForgetSteps deletes up to limit steps of rollouts that were over before some time, but for failures, and returns how many there were.
-func (tx Tx) ForgetSteps(ctx context.Context, before time.Time, limit int) (int64, error) {
-	n, err := tx.q.exec(ctx, `DELETE FROM rollout_steps WHERE (rollout, machine) IN (SELECT rollout, machine FROM rollout_steps
-		WHERE rollout IN (SELECT id FROM rollouts WHERE state IN ('aborted', 'done') AND since < ?) AND step NOT IN ('failed', 'silent') LIMIT ?)`, millis(before), limit)
-	return n, failed("forget steps of old rollouts", err)
-}
-
-// FailedSteps lists the machines of a rollout that failed or fell silent since some time, the latest first.
-func (tx Tx) FailedSteps(ctx context.Context, id int64, since time.Time, limit int) ([]fleet.RolloutStep, error) {
-	return list(ctx, tx.q, "list failures", scanStep, `SELECT machine, step, canary, since, why FROM rollout_steps
-		WHERE rollout = ? AND step IN ('failed', 'silent') AND step <> 'complete' AND since >= ? ORDER BY since DESC, machine LIMIT ?`, id, millis(since), limit)
-}
-
-// free machines are not pinned, and did not fail with a version.
-const free = `NOT EXISTS (SELECT 1 FROM pins WHERE pins.app = machines.app AND pins.machine = machines.id)
-	AND NOT EXISTS (SELECT 1 FROM failed_versions WHERE failed_versions.app = machines.app AND failed_versions.machine = machines.id AND failed_versions.version = ?)`
 
 // Canaries counts the machines of a rollout's canary group that follow its channel, were seen since some time, run one of the versions, and are free; and those
 // that it was given to already.
 func (tx Tx) Canaries(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (n int64, err error) {
 	err = tx.q.row(ctx, `SELECT count(*) FROM members JOIN machines ON machines.app = members.app AND machines.id = members.machine
-		LEFT JOIN rollout_steps ON rollout_steps.rollout = ? AND rollout_steps.machine = members.machine
-		WHERE members.app = ? AND members.grp = ? AND machines.channel = ? AND machines.arch = ? AND (rollout_steps.step <> '' OR machines.version IN (SELECT value FROM json_each(?))
-		AND machines.last_seen >= ? AND `+free+`)`,
+		LEFT JOIN rollout_steps ON rollout_steps.rollout = ?1 AND rollout_steps.machine = members.machine
+		WHERE members.app = ?2 AND members.grp = ?3 AND machines.channel = ?4 AND machines.arch = ?5 AND (machines.rollout = ?1 AND machines.step <> '' OR rollout_steps.step <> '' OR machines.version IN (SELECT value FROM json_each(?6))
+		AND machines.last_seen >= ?7 AND `+free("?8")+`)`,
 		r.ID, r.App, r.Plan.Canary.Group, r.Channel, r.Arch, inOne(versions), millis(seen), r.Version).Scan(&n)
 	return n, failed("count canaries", err)
 }
@@ -213,31 +153,14 @@ func (tx Tx) CountMachines(ctx context.Context, app, channel, arch string) (n in
 // in the rollout nor has it.
 func (tx Tx) Lacking(ctx context.Context, r *fleet.Rollout, versions []string, seen time.Time) (some bool, err error) {
 	for _, v := range versions {
-		err := tx.q.row(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ? AND channel = ? AND arch = ? AND version = ? AND last_seen >= ?
-			AND `+free+`
-			AND NOT EXISTS (SELECT 1 FROM rollout_steps WHERE rollout = ? AND machine = machines.id AND step IN ('failed', 'silent', 'complete')))`,
+		err := tx.q.row(ctx, `SELECT EXISTS (SELECT 1 FROM machines WHERE app = ?1 AND channel = ?2 AND arch = ?3 AND version = ?4 AND last_seen >= ?5
+			AND `+free("?6")+`
+			AND NOT (rollout = ?7 AND step IN ('failed', 'silent', 'complete'))
+			AND NOT EXISTS (SELECT 1 FROM rollout_steps WHERE rollout = ?7 AND machine = machines.id AND step IN ('failed', 'silent', 'complete')))`,
 			r.App, r.Channel, r.Arch, v, millis(seen), r.Version, r.ID).Scan(&some)
 		if err != nil || some {
 			return some, failed("look for machines without "+r.Version, err)
 		}
 	}
 	return false, nil
-}
-
-// CountSteps counts a rollout's machines afresh: what its counters must be.
-func (tx Tx) CountSteps(ctx context.Context, id int64) (rollout.Counters, error) {
-	type row struct {
-		step   rollout.Step
-		canary bool
-		n      int64
-	}
-	rows, err := list(ctx, tx.q, "count steps", func(r *row, scan func(...any) error) error { return scan(&r.step, &r.canary, &r.n) },
-		"SELECT step, canary, count(*) FROM rollout_steps WHERE rollout = ? GROUP BY step, canary", id)
-	var c rollout.Counters
-	for _, r := range rows {
-		for range r.n {
-			c = c.Add(r.canary, rollout.None, r.step)
-		}
-	}
-	return c, err
 }

@@ -139,8 +139,8 @@ func (tx Tx) searchPlaces(ctx context.Context, s *Search) ([]searchPlace, error)
 }
 
 // silentHere is the condition that a machine fell silent in a rollout of an application that is not over. Few do: it stops before they are many.
-const silentHere = `id IN (SELECT rollout_steps.machine FROM rollouts JOIN rollout_steps ON rollout_steps.rollout = rollouts.id
-	WHERE rollouts.app = ? AND rollouts.state NOT IN ('aborted', 'done') AND rollout_steps.step = 'silent' AND rollout_steps.step <> 'complete')`
+const silentHere = `id IN (SELECT steps.machine FROM rollouts JOIN ` + allSteps + ` ON steps.rollout = rollouts.id
+	WHERE rollouts.app = ? AND rollouts.state NOT IN ('aborted', 'done') AND steps.step = 'silent' AND steps.step <> 'complete')`
 
 // searchKinds are the channels, architectures and versions of the machines wanted that are there.
 func (tx Tx) searchKinds(ctx context.Context, s *Search) ([]FleetCount, error) {

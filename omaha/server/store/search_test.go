@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,9 +30,24 @@ func silenced(t *testing.T, tx Tx, now time.Time, ids ...string) error {
 				steps = append(steps, MachineStep{ro.ID, fleet.RolloutStep{Machine: id, Step: rollout.Silent, Since: now}})
 			}
 		}
-		err = errors.Join(err, tx.PutRolloutSteps(ctx, steps))
+		err = errors.Join(err, putSteps(ctx, tx, r.App, steps))
 	}
 	return err
+}
+
+// putSteps has machines come to steps that they were not at.
+func putSteps(ctx context.Context, tx Tx, app string, steps []MachineStep) error {
+	for _, s := range steps {
+		known, err := tx.KnownMachines(ctx, app, []string{s.Machine})
+		if err != nil {
+			return err
+		}
+		after := known[0].Machine
+		if err := tx.PutMachines(ctx, []Change{{Before: &known[0], After: &after, Steps: []MachineStep{s}}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestSearchMachines has more machines than one search looks at, so that what is rare is found by going on.

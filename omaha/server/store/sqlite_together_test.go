@@ -1,11 +1,12 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/semper-os/semper/omaha/server/fleet"
 )
 
 func TestLookupTogether(t *testing.T) {
@@ -93,24 +94,21 @@ func testManyRows(t *testing.T, name string) {
 	for round := range 2 {
 		write(t, s, func(tx Tx) error {
 			var changes []Change
-			var events []MachineEvent
 			for i := range n {
 				after := m
 				after.ID, after.Events = fmt.Sprintf("many-%02d", i), int64(round+1)
-				c := Change{After: &after}
+				c := Change{After: &after, Events: []fleet.Event{{At: now}}}
+				c.Events[0].Reason = fmt.Sprint(round, " of ", i)
 				if round > 0 {
-					before, err := tx.Machine(t.Context(), app, after.ID)
+					before, err := tx.KnownMachines(t.Context(), app, []string{after.ID})
 					if err != nil {
 						return err
 					}
-					c.Before = &before
+					c.Before = &before[0]
 				}
 				changes = append(changes, c)
-				e := MachineEvent{App: app, Machine: after.ID, Number: int64(round + 1)}
-				e.At, e.Reason = now, fmt.Sprint(round, " of ", i)
-				events = append(events, e)
 			}
-			return errors.Join(tx.PutMachines(t.Context(), changes), tx.AddEvents(t.Context(), events))
+			return tx.PutMachines(t.Context(), changes)
 		})
 	}
 	for i := range n {

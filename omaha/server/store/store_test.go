@@ -73,7 +73,7 @@ func testReopen(t *testing.T, name string) {
 			tx.AddBlob(t.Context(), release.Payload, now),
 			tx.AddRelease(t.Context(), &release, []byte("manifest"), []byte("sig")),
 			tx.SetChannel(t.Context(), app, "stable", "amd64", 1, now),
-			tx.AddEvents(t.Context(), []MachineEvent{{app, "m1", 1, event}}),
+			tx.PutMachines(t.Context(), []Change{{Before: &Known{Machine: m}, After: &m, Events: []fleet.Event{event}}}),
 			tx.AddFailure(t.Context(), app, "m1", &failure),
 			tx.AddToken(t.Context(), token),
 		)
@@ -270,16 +270,16 @@ func TestBoundsPerMachine(t *testing.T) { onBoth(t, testBoundsPerMachine) }
 
 func testBoundsPerMachine(t *testing.T, name string) {
 	s, _ := filled(t, name)
-	other := fleet.Machine{App: app, ID: "m2"}
+	m := Known{Machine: fleet.Machine{App: app, ID: "m1"}}
+	other := fleet.Machine{App: app, ID: "m2", Events: 1}
 	write(t, s, func(tx Tx) error {
-		if err := tx.PutMachines(t.Context(), []Change{{After: &other}}); err != nil {
-			return err
-		}
-		if err := tx.AddEvents(t.Context(), []MachineEvent{{app, "m2", 1, fleet.Event{Version: "mine", At: now}}}); err != nil {
+		if err := tx.PutMachines(t.Context(), []Change{{After: &other, Events: []fleet.Event{{Version: "mine", At: now}}}}); err != nil {
 			return err
 		}
 		for i := range MaxEvents + 10 {
-			if err := tx.AddEvents(t.Context(), []MachineEvent{{app, "m1", int64(i) + 1, fleet.Event{Version: fmt.Sprint(i), At: now}}}); err != nil {
+			after := m.Machine
+			after.Events++
+			if err := tx.PutMachines(t.Context(), []Change{{Before: &m, After: &after, Events: []fleet.Event{{Version: fmt.Sprint(i), At: now}}}}); err != nil {
 				return err
 			}
 		}

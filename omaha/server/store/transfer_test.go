@@ -66,10 +66,22 @@ func fillAll(t *testing.T, name string) *Store {
 		if err := tx.AddRollout(ctx, &ro); err != nil {
 			return err
 		}
+		over := ro
+		over.State = rollout.Aborted
+		if err := tx.AddRollout(ctx, &over); err != nil {
+			return err
+		}
+		failed := MachineStep{over.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Failed, Canary: true, Since: now}}
+		granted := MachineStep{ro.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Granted, Canary: true, Since: now}}
 		return errors.Join(
+			putSteps(ctx, tx, app, []MachineStep{failed, granted}),
 			tx.AddBlob(ctx, r.Payload, now),
 			tx.PutFreshness(ctx, &fleet.Freshness{App: app, Channel: "stable", Arch: "amd64", Envelope: []byte("e"), Version: "1.1.0", Issued: now, Expires: now, Stored: now}),
-			tx.AddEvents(ctx, []MachineEvent{{app, m.ID, 1, fleet.Event{Event: omaha.Failed("1.1.0", 44, "größer\x00\xff"), At: now, Version: "1.0.0"}}}),
+			tx.PutMachines(ctx, []Change{{
+				Before: &Known{Machine: m},
+				After:  &m,
+				Events: []fleet.Event{{Event: omaha.Failed("1.1.0", 44, "größer\x00\xff"), At: now, Version: "1.0.0"}},
+			}}),
 			tx.AddFailure(ctx, app, m.ID, &fleet.Failure{Version: "1.1.0", At: now, Reason: "r"}),
 			tx.AddToken(ctx, Token{ID: "t", Role: fleet.Viewer, Created: now}),
 			tx.PutRebootClaim(ctx, &fleet.RebootClaim{Group: "default", ID: "x", Holds: true, Since: now, Seen: now}),
@@ -87,7 +99,6 @@ func fillAll(t *testing.T, name string) *Store {
 			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{1}, Person: "oidc:x", Created: now, Seen: now}),
 			tx.AddSession(ctx, &fleet.Session{SHA256: [32]byte{2}, Token: "t", Created: now, Seen: now}),
 			tx.AddLink(ctx, &fleet.Link{SHA256: [32]byte{3}, Person: "oidc:x", Created: now, Expires: now}),
-			tx.PutRolloutSteps(ctx, []MachineStep{{ro.ID, fleet.RolloutStep{Machine: m.ID, Step: rollout.Granted, Canary: true, Since: now}}}),
 		)
 	})
 	return s
@@ -180,7 +191,9 @@ func TestCounts(t *testing.T) {
 		after, other := m, m
 		after.Version, after.State = "1.1.0", fleet.Complete
 		other.ID = "m2"
-		write(t, s, func(tx Tx) error { return tx.PutMachines(ctx, []Change{{&m, &after}, {nil, &other}}) })
+		write(t, s, func(tx Tx) error {
+			return tx.PutMachines(ctx, []Change{{Before: &Known{Machine: m}, After: &after}, {After: &other}})
+		})
 		check("moved, and another", []FleetCount{{"stable", "amd64", "1.0.0", fleet.Granted, 1}, {"stable", "amd64", "1.1.0", fleet.Complete, 1}})
 		write(t, s, func(tx Tx) error {
 			quiet, err := tx.Quiet(ctx, now.Add(time.Hour), 10)
@@ -204,7 +217,7 @@ func TestCounts(t *testing.T) {
 		if err != nil || back.Retired.IsZero() {
 			t.Errorf("machine %+v (%v)", back, err)
 		}
-		write(t, s, func(tx Tx) error { return tx.PutMachines(ctx, []Change{{&back, &back}}) })
+		write(t, s, func(tx Tx) error { return tx.PutMachines(ctx, []Change{{Before: &Known{Machine: back}, After: &back}}) })
 		check("back", []FleetCount{{"stable", "amd64", "1.0.0", fleet.Granted, 1}})
 		got, err := s.Read().Machines(ctx, app, "", false, 10)
 		if err != nil || len(got) != 1 || got[0].ID != "m2" {
