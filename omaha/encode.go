@@ -23,7 +23,7 @@ func (r *Request) Encode() []byte {
 		r.Apps[i].encode(&w)
 	}
 	w.close("request")
-	return w.buf.Bytes()
+	return w.buf
 }
 
 func (app *AppRequest) encode(w *writer) {
@@ -54,7 +54,7 @@ func (r *Response) Encode() []byte {
 		r.Apps[i].encode(&w)
 	}
 	w.close("response")
-	return w.buf.Bytes()
+	return w.buf
 }
 
 func (app *AppResponse) encode(w *writer) {
@@ -128,31 +128,47 @@ func ifSet(set bool, s string) string {
 
 // writer writes elements by hand, because encoding/xml neither leaves out what is empty in one place and not in another,
 // nor promises an order.
-type writer struct{ buf bytes.Buffer }
+type writer struct{ buf []byte }
 
-func (w *writer) header() { w.buf.WriteString(xml.Header) }
+// usualSize is what most documents have less than.
+const usualSize = 1 << 10
+
+func (w *writer) header() { w.buf = append(make([]byte, 0, usualSize), xml.Header...) }
 
 // open writes a start tag. Attributes are pairs of name and value; an empty value leaves the attribute out.
 func (w *writer) open(name string, attrs ...string) {
 	w.tag(name, attrs)
-	w.buf.WriteString(">")
+	w.buf = append(w.buf, '>')
 }
 
 func (w *writer) empty(name string, attrs ...string) {
 	w.tag(name, attrs)
-	w.buf.WriteString("/>")
+	w.buf = append(w.buf, "/>"...)
 }
 
 func (w *writer) tag(name string, attrs []string) {
-	w.buf.WriteString("<" + name)
+	w.buf = append(append(w.buf, '<'), name...)
 	for i := 0; i+1 < len(attrs); i += 2 {
 		if attrs[i+1] == "" {
 			continue
 		}
-		w.buf.WriteString(" " + attrs[i] + `="`)
-		_ = xml.EscapeText(&w.buf, []byte(attrs[i+1])) // a bytes.Buffer does not fail
-		w.buf.WriteString(`"`)
+		w.buf = append(append(append(w.buf, ' '), attrs[i]...), `="`...)
+		w.value(attrs[i+1])
+		w.buf = append(w.buf, '"')
 	}
 }
 
-func (w *writer) close(name string) { w.buf.WriteString("</" + name + ">") }
+// value writes an attribute's value.
+func (w *writer) value(s string) {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || strings.IndexByte(`"'&<>`, c) >= 0 { // not as it is
+			var escaped bytes.Buffer
+			_ = xml.EscapeText(&escaped, []byte(s)) // a bytes.Buffer does not fail
+			w.buf = append(w.buf, escaped.Bytes()...)
+			return
+		}
+	}
+	w.buf = append(w.buf, s...)
+}
+
+func (w *writer) close(name string) { w.buf = append(append(append(w.buf, "</"...), name...), '>') }

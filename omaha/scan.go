@@ -10,7 +10,7 @@ import (
 // between elements, an XML declaration in UTF-8. Of everything else, well-formed or not, it says that it does not know it, and the parser decides. What it does read it reads
 // as the parser would: FuzzScan compares the two.
 func scan(data []byte) (root *element, ok bool) {
-	s := scanner{data: data}
+	s := scanner{data: data, attrs: make([]xml.Attr, 0, usualAttributes)}
 	if len(data) > 0 && data[0] == '<' {
 		s.declaration()
 	}
@@ -54,9 +54,13 @@ func scan(data []byte) (root *element, ok bool) {
 	}
 }
 
+// usualAttributes is how many a document has, or a few more.
+const usualAttributes = 32
+
 type scanner struct {
-	data []byte
-	at   int
+	data  []byte
+	at    int
+	attrs []xml.Attr // of all elements, which have parts of it
 }
 
 func (s *scanner) take(c byte) bool {
@@ -101,11 +105,28 @@ func (s *scanner) name() string {
 		}
 		s.at++
 	}
-	return string(s.data[start:s.at])
+	name := s.data[start:s.at]
+	if known, ok := knownNames[string(name)]; ok {
+		return known
+	}
+	return string(name)
 }
+
+// knownNames are the names that clients send: they need not be made for each request.
+var knownNames = func() map[string]string {
+	names := map[string]string{}
+	for name := range strings.FieldsSeq(`request os app ping updatecheck event protocol version updaterversion installsource ismachine userid sessionid requestid platform sp arch
+		appid track from_track bootid oem oemversion alephversion machineid machinealias lang board hardware_class delta_okay nextversion brand client active
+		eventtype eventresult errorcode previousversion reason`) {
+		names[name] = name
+	}
+	return names
+}()
 
 // attributes reads an element's attributes to the end of its tag.
 func (s *scanner) attributes(el *element) (empty, ok bool) {
+	first := len(s.attrs)
+	defer func() { el.attrs = s.attrs[first:len(s.attrs):len(s.attrs)] }()
 	for {
 		apart := s.space()
 		if s.take('>') {
@@ -115,11 +136,11 @@ func (s *scanner) attributes(el *element) (empty, ok bool) {
 			return true, s.take('>')
 		}
 		name := s.name()
-		if name == "" || !apart || name == "xmlns" || len(el.attrs) == MaxAttributes {
+		if name == "" || !apart || name == "xmlns" || len(s.attrs)-first == MaxAttributes {
 			return false, false
 		}
-		for i := range el.attrs {
-			if el.attrs[i].Name.Local == name {
+		for i := range s.attrs[first:] {
+			if s.attrs[first+i].Name.Local == name {
 				return false, false
 			}
 		}
@@ -132,7 +153,7 @@ func (s *scanner) attributes(el *element) (empty, ok bool) {
 		if !ok {
 			return false, false
 		}
-		el.attrs = append(el.attrs, xml.Attr{Name: xml.Name{Local: name}, Value: value})
+		s.attrs = append(s.attrs, xml.Attr{Name: xml.Name{Local: name}, Value: value})
 	}
 }
 

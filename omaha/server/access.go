@@ -66,7 +66,8 @@ func readSecrets(path string) ([][sha256.Size]byte, error) {
 func (s *Server) placed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o := s.cfg.Proxies.Origin(r)
-		r = r.Clone(r.Context())
+		r, u := r.WithContext(r.Context()), *r.URL // as a handler may not change what it is given
+		r.URL = &u
 		r.Host, r.URL.Scheme = o.Host, o.Scheme
 		if o.Client.IsValid() {
 			r.RemoteAddr = netip.AddrPortFrom(o.Client, 0).String()

@@ -98,7 +98,7 @@ func (p *policy) mayGrant(req *omaha.Request) bool {
 }
 
 // lookTogether decides on requests as far as that can be done without a write.
-func (s *Server) lookTogether(asks []*ask) (err error) {
+func (s *Server) lookTogether(b *batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic while a request was decided on: %v", p)
@@ -111,11 +111,11 @@ func (s *Server) lookTogether(asks []*ask) (err error) {
 		return err
 	}
 	tx := s.store.Read()
-	known, err := readRecords(ctx, tx, policy, said(asks...))
+	known, err := readRecords(ctx, tx, policy, said(b.asks...))
 	if err != nil {
 		return err
 	}
-	for _, a := range asks {
+	for _, a := range b.asks {
 		// Nothing of this is kept: what one is given here is not taken from another.
 		if a.outcomes, err = known.apart().evaluate(ctx, tx, a); err != nil {
 			return err

@@ -30,14 +30,16 @@ type queue struct {
 var errStopped = errors.New("the server is shutting down")
 
 // newQueue starts so many workers, each of which answers a batch after the other.
-func newQueue(workers int, answer func([]*ask)) *queue {
+func newQueue(workers int, answer func(*batch) error) *queue {
 	q := &queue{asks: make(chan *ask), stop: make(chan struct{})}
 	for range workers {
 		q.workers.Go(func() {
 			for {
 				select {
 				case a := <-q.asks:
-					answer(q.gather(a))
+					b := &batch{asks: []*ask{a}, from: q}
+					b.gather()
+					each(b, answer)
 				case <-q.stop:
 					return
 				}
@@ -53,18 +55,22 @@ func (q *queue) end() {
 	q.workers.Wait()
 }
 
-// gather takes what waits beside a without waiting for more.
-func (q *queue) gather(a *ask) []*ask {
-	asks := []*ask{a}
-	for len(asks) < maxAsks {
+// batch are requests that are answered together.
+type batch struct {
+	asks []*ask
+	from *queue // nil: no more come to it
+}
+
+// gather takes what waits by now without waiting for more.
+func (b *batch) gather() {
+	for b.from != nil && len(b.asks) < maxAsks {
 		select {
-		case a := <-q.asks:
-			asks = append(asks, a)
+		case a := <-b.from.asks:
+			b.asks = append(b.asks, a)
 		default:
-			return asks
+			return
 		}
 	}
-	return asks
 }
 
 // do has a request answered. It is, whether somebody still waits for it or not.
@@ -79,15 +85,15 @@ func (q *queue) do(a *ask) error {
 }
 
 // each answers a batch by one call for all, and where that fails by a call for each: if it is one request's doing, the others need not suffer for it.
-func each(asks []*ask, answer func([]*ask) error) {
-	err := answer(asks)
-	if err != nil && len(asks) > 1 {
-		for _, a := range asks {
-			a.done <- answer([]*ask{a})
+func each(b *batch, answer func(*batch) error) {
+	err := answer(b)
+	if err != nil && len(b.asks) > 1 {
+		for _, a := range b.asks {
+			a.done <- answer(&batch{asks: []*ask{a}})
 		}
 		return
 	}
-	for _, a := range asks {
+	for _, a := range b.asks {
 		a.done <- err
 	}
 }

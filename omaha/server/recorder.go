@@ -11,14 +11,15 @@ import (
 )
 
 // recordTogether decides on requests, and has what they lead to on disk when it returns: one look at the database, one commit and one sync for all of them.
-func (s *Server) recordTogether(asks []*ask) error {
+func (s *Server) recordTogether(b *batch) error {
 	ctx := context.Background()
 	return s.store.Write(ctx, func(tx store.Tx) error {
+		b.gather() // who came while others wrote
 		p, err := s.policyIn(ctx, tx)
 		if err != nil {
 			return err
 		}
-		known, err := readRecords(ctx, tx, p, said(asks...))
+		known, err := readRecords(ctx, tx, p, said(b.asks...))
 		if err != nil {
 			return err
 		}
@@ -26,7 +27,7 @@ func (s *Server) recordTogether(asks []*ask) error {
 		for id, r := range known.rollouts {
 			w.states[id] = r.State
 		}
-		for _, a := range asks {
+		for _, a := range b.asks {
 			if a.outcomes, err = known.evaluate(ctx, tx, a); err != nil {
 				return err
 			}

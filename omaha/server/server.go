@@ -230,8 +230,8 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := s.seed(ctx); err != nil {
 		return err
 	}
-	s.looks = newQueue(lookers, func(asks []*ask) { each(asks, s.lookTogether) })
-	s.records = newQueue(recorders, func(asks []*ask) { each(asks, s.recordTogether) })
+	s.looks = newQueue(lookers, s.lookTogether)
+	s.records = newQueue(recorders, s.recordTogether)
 	return nil
 }
 

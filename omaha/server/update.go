@@ -1,11 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
-	"io"
 	"mime"
 	"net"
 	"net/http"
@@ -21,13 +21,13 @@ import (
 
 // update answers one Omaha POST.
 func (s *Server) update(w http.ResponseWriter, r *http.Request) {
-	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if r.Header.Get("Content-Type") != "" && (err != nil || kind != "text/xml" && kind != "application/xml") {
+	if !isXML(r.Header.Get("Content-Type")) {
 		http.Error(w, "an Omaha request has the content type text/xml", http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.cfg.MaxRequest))
-	if err != nil {
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), s.cfg.MaxRequest, usualRequest)) + bytes.MinRead)
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, s.cfg.MaxRequest)); err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
 			http.Error(w, "the request is too large", http.StatusRequestEntityTooLarge)
@@ -36,7 +36,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request could not be read", http.StatusBadRequest)
 		return
 	}
-	req, err := omaha.DecodeRequest(body)
+	req, err := omaha.DecodeRequest(body.Bytes())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -60,6 +60,18 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write(s.response(outcomes, base, now).Encode()) // a machine that left asks again
+}
+
+// usualRequest is how much is kept ready for a request of which nothing was read yet.
+const usualRequest = 4 << 10
+
+// isXML tells whether a body is one, as far as its sender says.
+func isXML(contentType string) bool {
+	if contentType == "" || contentType == "text/xml" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (kind == "text/xml" || kind == "application/xml")
 }
 
 func clientAddress(r *http.Request) string {
