@@ -149,10 +149,8 @@ type machineRow struct {
 // write is the statement that writes a row, with its arguments. It names no column that an index has and that stays as it was: the index is not touched then.
 func (r *machineRow) write() (query string, values []any) {
 	m := &r.Machine
-	values = []any{
-		m.Alias, m.BootID, m.Platform, m.FirstVersion, m.Address, string(m.State), millis(m.StateSince), m.Target, m.Detail, millis(m.LastSeen), m.Events, r.lastEvent,
-		m.App, m.ID,
-	}
+	seen := millis(m.LastSeen)
+	values = []any{m.Alias, m.BootID, m.Platform, m.FirstVersion, m.Address, string(m.State), millis(m.StateSince), m.Target, m.Detail, m.Events, r.lastEvent}
 	set := ""
 	add := func(columns string, more ...any) {
 		set += columns
@@ -170,12 +168,12 @@ func (r *machineRow) write() (query string, values []any) {
 		add(", rollout = ?, step = ?, step_canary = ?, step_since = ?, step_why = ?", s.Rollout, string(s.Step), flag(s.Canary), stepMillis(s), s.Why)
 	}
 	if fresh {
-		return `INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, last_seen, events, last_event, app, id, arch, version, channel,
-			rollout, step, step_canary, step_since, step_why, first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-			append(values, millis(m.FirstSeen))
+		return `INSERT INTO machines (alias, boot_id, platform, first_version, address, state, state_since, target, detail, events, last_event, arch, version, channel,
+			rollout, step, step_canary, step_since, step_why, last_seen, app, id, first_seen, retired_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+			append(values, seen, m.App, m.ID, millis(m.FirstSeen))
 	}
-	return `UPDATE machines SET alias = ?1, boot_id = ?2, platform = ?3, first_version = ?4, address = ?5, state = ?6, state_since = ?7, target = ?8, detail = ?9,
-		last_seen = CASE WHEN last_seen > ?10 THEN last_seen ELSE ?10 END, events = ?11, last_event = ?12` + numberedFrom(set, 15) + ` WHERE app = ?13 AND id = ?14`, values
+	return `UPDATE machines SET alias = ?, boot_id = ?, platform = ?, first_version = ?, address = ?, state = ?, state_since = ?, target = ?, detail = ?, events = ?, last_event = ?` +
+		set + `, last_seen = CASE WHEN last_seen > ? THEN last_seen ELSE ? END WHERE app = ? AND id = ?`, append(values, seen, seen, m.App, m.ID)
 }
 
 // AddFailure notes that a version failed on a machine, and forgets the oldest ones beyond MaxFailures.

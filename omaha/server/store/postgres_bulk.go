@@ -88,19 +88,6 @@ func bulk(query string, columns []any) string {
 	return made
 }
 
-// numberedFrom gives each ? of a part of a query its number, beginning with the one given.
-func numberedFrom(query string, next int) string {
-	var out strings.Builder
-	for _, c := range query {
-		out.WriteRune(c)
-		if c == '?' {
-			out.WriteString(strconv.Itoa(next))
-			next++
-		}
-	}
-	return out.String()
-}
-
 // numbered gives each ? of a query its number, or the one that follows it, behind a prefix.
 func numbered(query, prefix string) string {
 	var out strings.Builder

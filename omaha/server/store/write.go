@@ -266,8 +266,8 @@ func (s *Store) takeTouches() map[machineKey]touch {
 func keepTouches(ctx context.Context, q queryer, touches map[machineKey]touch) error {
 	rows := make([][]any, 0, len(touches))
 	for k, t := range touches {
-		rows = append(rows, []any{millis(t.seen), t.address, k.app, k.id})
+		rows = append(rows, []any{millis(t.seen), millis(t.seen), t.address, k.app, k.id})
 	}
-	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[3].(string), b[3].(string)) }) // neighbours on disk one after the other
-	return q.many(ctx, "UPDATE machines SET last_seen = CASE WHEN last_seen > ?1 THEN last_seen ELSE ?1 END, address = ?2 WHERE app = ?3 AND id = ?4", rows)
+	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[4].(string), b[4].(string)) }) // neighbours on disk one after the other
+	return q.many(ctx, "UPDATE machines SET last_seen = CASE WHEN last_seen > ? THEN last_seen ELSE ? END, address = ? WHERE app = ? AND id = ?", rows)
 }
