@@ -21,7 +21,7 @@ const (
 	containerIn = "/var/tmp/hello.tar"
 )
 
-// updated is ready after the update to 1.1.0, with a change in /etc and a container image from before.
+// updated is ready after the update to 1.1.0, with a change in /etc and a container image from before, and what the programs held in memory that applied it.
 var updated = sync.OnceValues(func() (guest.Config, error) {
 	origin, err := ready()
 	if err != nil {
@@ -60,6 +60,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 		"/etc/semper/update.d/50-test.toml": settings,
 		etcChange:                           []byte(etcContent + "\n"),
 		containerIn:                         archive,
+		samplerIn:                           []byte(sampler),
 	} {
 		if err := g.Put(ctx, path, content, 0o644); err != nil {
 			return c, err
@@ -67,6 +68,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 	}
 	for _, command := range []string{
 		"podman load --input " + containerIn,
+		"systemd-run --quiet /bin/sh " + samplerIn,
 		"systemctl restart semperd.service",
 		"semperctl check",
 	} {
