@@ -41,6 +41,7 @@ func TestPages(t *testing.T) {
 				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h) && !document.querySelector("main .waiting, .chart-box:not(:has(canvas)), [data-busy]")`, p.heading)
 				return is
 			})
+			b.asksOnce(p.name)
 			var wide int
 			b.js(&wide, `() => document.documentElement.scrollWidth - innerWidth`)
 			if wide > 0 {
@@ -84,6 +85,20 @@ func TestPages(t *testing.T) {
 		t.Errorf("a heading in light grey breaks %v alone", rules)
 	}
 	empty(t, b)
+}
+
+// asksOnce looks whether the page has taken all that was asked for ahead. The chart's beginning may be another minute's.
+func (b *browser) asksOnce(name string) {
+	b.t.Helper()
+	var left []string
+	b.js(&left, `() => {
+		const plain = (url) => url.replace(/from=[^&]*/, "");
+		const asked = performance.getEntriesByType("resource").map((e) => e.name.slice(location.origin.length));
+		return [...globalThis.semperEarly?.keys() ?? ["nothing was asked for ahead"]].filter((url) => !asked.some((a) => a !== url && plain(a) === plain(url)));
+	}`)
+	if len(left) > 0 {
+		b.t.Errorf("%s: asked for in first.ts, and not used: %v", name, left)
+	}
 }
 
 // empty looks at a server that was just started: its pages say what to do.

@@ -1,6 +1,6 @@
 // The frame around every view: navigation, who is signed in, dialogs, and which view a URL stands for.
 import type { ComponentChild } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Problem } from "./api/client";
 import { Asking } from "./components/ask";
 import { Help } from "./components/help";
@@ -68,7 +68,7 @@ export function App() {
       if (e instanceof Problem && e.status !== 401) setProblem(e);
     });
   };
-  useEffect(() => { if (!signingIn && !me) ask(); }, [signingIn]);
+  useLayoutEffect(() => { if (!signingIn && !me) ask(); }, [signingIn]);
 
   // Where a link leads, keyboard and screen reader go too.
   useEffect(() => {

@@ -1,11 +1,12 @@
 // One function a route. The application in the query is the one that the console shows.
-import { call, get, type Query } from "./client";
+import { call, get } from "./client";
+import type { Query } from "./query";
 import type * as t from "./types";
+import { appQuery, v1 } from "../lib/asks";
 import { currentApp } from "../lib/router";
 
-const v1 = "/api/v1";
 const part = encodeURIComponent;
-const app = (query: Query = {}): Query => ({ app: currentApp() === "semper" ? undefined : currentApp(), ...query });
+const app = (query: Query = {}): Query => ({ ...appQuery(currentApp()), ...query });
 
 /** What a change carries besides its content. */
 export interface Guard { etag?: string | undefined; key?: string | undefined }

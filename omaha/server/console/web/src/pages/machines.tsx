@@ -7,24 +7,22 @@ import { Table, type Column } from "../components/table";
 import { Id, MachineState, machineStateNames, ReleaseLink, Time, updatingStates } from "../components/values";
 import { Pages } from "../components/pages";
 import { Words } from "../components/words";
+import { machineFilters, machineQuery, machinesQuery } from "../lib/asks";
 import { plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { compareVersions } from "../lib/versions";
 
-const perPage = 100;
-const names = ["text", "version", "channel", "group", "state", "platform", "silent_for", "seen_within", "silent", "retired"] as const;
-
 export function MachinesPage({ place }: { place: Place }) {
-  const q = Object.fromEntries(names.map((n) => [n, place.query.get(n) ?? ""])) as Record<(typeof names)[number], string>;
+  const q = machineQuery(place.query);
   const after = place.query.get("after") ?? "";
   const key = `machines ${place.query.toString()}`;
-  const page = useLoad(key, () => api.machines({ ...q, after, limit: perPage }), ["machines"]);
+  const page = useLoad(key, () => api.machines(machinesQuery(place.query)), ["machines"]);
   const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
   const groups = useLoad("groups", api.groups).data?.groups ?? [];
   const versions = useLoad("releases", api.releases, ["releases"]).data?.releases ?? [];
   const set = (name: string) => (v: string) => filter({ [name]: v, after: "" });
-  const filtered = names.some((n) => q[n]);
+  const filtered = machineFilters.some((n) => q[n]);
   const unique = (all: string[]) => [...new Set(all)].map((v) => [v, v] as const);
   const seen = q.silent ? "fell:1" : q.silent_for ? `silent:${q.silent_for}` : q.seen_within ? `seen:${q.seen_within}` : "";
 

@@ -40,7 +40,7 @@ export function RolloutPage({ id }: { id: string }) {
                   ? <Card title="What the plan would do"><Curve label="Share of the machines over time, by the plan" stairs={(r.plan.waves?.length ?? 0) > 0} machines={r.preview.at(-1)?.machines ?? 0}
                     points={r.preview.map((x) => ({ at: x.after_ns / 1e6, share: x.share }))} end={Math.max(...r.preview.map((x) => x.after_ns / 1e6), 3600e3)} /></Card>
                   : <>
-                    <Card title="Progress against the plan">{p && p.times.length > 1 ? <ShareChart p={p} /> : <Empty icon="rollouts" title="No samples yet"><Progress r={r} /></Empty>}</Card>
+                    <Card title="Progress against the plan"><Show of={progress}>{(p) => p.times.length > 1 ? <ShareChart p={p} /> : <Empty icon="rollouts" title="No samples yet"><Progress r={r} /></Empty>}</Show></Card>
                     {p && p.times.length > 1 && <Card title="Machines"><CountChart p={p} /></Card>}
                   </>}
                 <Card title={<>Failures {r.failures.length > 0 && <span class="count">{number(r.failures.length)}</span>}</>} flush>
