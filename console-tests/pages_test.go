@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/semper-os/semper/omaha/server/api"
 )
 
 // TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, breaks none of axe's rules, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
@@ -60,6 +62,7 @@ func TestPages(t *testing.T) {
 	for _, act := range []struct{ path, button, says string }{
 		{"/machines/" + failed.id, "Pin", "Pin this machine?"},
 		{"/machines/" + failed.id, "Set group", "A machine is in one group at most"},
+		{"/machines/" + failed.id, "Retry failed versions", "may be offered to it again"},
 		{"/releases/amd64/1.6.0", "Withdraw", "Machines that run it keep it"},
 		{"/releases/amd64/1.6.0", "Set a channel", "Set a channel to 1.6.0"},
 		{"/channels", "New group", "Make a group"},
@@ -71,6 +74,18 @@ func TestPages(t *testing.T) {
 		b.click(act.button)
 		b.see(act.says)
 		b.accessible(act.button, looks[0])
+	}
+
+	if _, err := r.as("Ada Lovelace").PutPerson(t.Context(), "oidc:4", api.SetRole{Role: "viewer"}); err != nil {
+		t.Fatal(err)
+	}
+	viewer := start(t, r.url)
+	viewer.become(r.session("Dennis Ritchie"))
+	viewer.open("/machines/" + failed.id)
+	viewer.see("Failed here")
+	viewer.see("Dennis Ritchie")
+	if viewer.can("Retry failed versions") || viewer.can("Pin") {
+		t.Error("a viewer is shown what only operators may do with a machine")
 	}
 
 	// The check itself sees what is wrong.

@@ -51,6 +51,7 @@ export const markRelease = (arch: string, version: string, road: string, reason:
 // Machines and groups.
 export const pin = (id: string, version: string, reason: string) => call("PUT", `${v1}/machines/${part(id)}/pin`, { query: app(), body: { version, reason } });
 export const unpin = (id: string) => call("DELETE", `${v1}/machines/${part(id)}/pin`, { query: app() });
+export const forgetFailures = (id: string) => call("DELETE", `${v1}/machines/${part(id)}/failures`, { query: app() });
 export const setMember = (id: string, group: string) => call("PUT", `${v1}/machines/${part(id)}/group`, { query: app(), body: { group } });
 export const putGroup = (name: string) => call("PUT", `${v1}/groups/${part(name)}`, { query: app() });
 export const deleteGroup = (name: string, g: Guard = {}) => call("DELETE", `${v1}/groups/${part(name)}`, { query: app(), ...g });
