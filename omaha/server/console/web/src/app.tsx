@@ -33,7 +33,7 @@ const views: [RegExp, (p: Place, m: string[]) => ComponentChild][] = [
   [/^\/releases\/([^/]+)\/([^/]+)$/, (p, m) => <ReleasePage key={m.join("/")} arch={m[0]!} version={m[1]!} place={p} />],
   [/^\/rollouts$/, (p) => <RolloutsPage place={p} />],
   [/^\/rollouts\/new$/, (p) => <NewRolloutPage place={p} />],
-  [/^\/rollouts\/(\d+)$/, (_, m) => <RolloutPage key={m[0]} id={m[0]!} />],
+  [/^\/rollouts\/(\d+)$/, (p, m) => <RolloutPage key={m[0]} id={m[0]!} place={p} />],
   [/^\/channels$/, (p) => <ChannelsPage place={p} />],
   [/^\/reboots$/, () => <RebootsPage />],
   [/^\/people$/, () => <PeoplePage />],

@@ -1,4 +1,5 @@
 // The fleet: search and filters, all of them in the URL, and a page of machines.
+import { useMemo } from "preact/hooks";
 import * as api from "../api/calls";
 import type { Machine } from "../api/types";
 import { Check, Pick, Search, TextPick } from "../components/fields";
@@ -13,6 +14,8 @@ import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { compareVersions } from "../lib/versions";
 
+const mostToPick = 200; // versions; of more, one is typed
+
 export function MachinesPage({ place }: { place: Place }) {
   const q = machineQuery(place.query);
   const after = place.query.get("after") ?? "";
@@ -20,7 +23,8 @@ export function MachinesPage({ place }: { place: Place }) {
   const page = useLoad(key, () => api.machines(machinesQuery(place.query)), ["machines"]);
   const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
   const groups = useLoad("groups", api.groups).data?.groups ?? [];
-  const versions = useLoad("releases", api.releases, ["releases"]).data?.releases ?? [];
+  const releases = useLoad("releases", api.releases, ["releases"]).data?.releases;
+  const versions = useMemo(() => [...new Set((releases ?? []).map((r) => r.version))].sort((a, b) => compareVersions(b, a)), [releases]);
   const set = (name: string) => (v: string) => filter({ [name]: v, after: "" });
   const filtered = machineFilters.some((n) => q[n]);
   const unique = (all: string[]) => [...new Set(all)].map((v) => [v, v] as const);
@@ -32,7 +36,8 @@ export function MachinesPage({ place }: { place: Place }) {
         <Search label="Id, alias or address" value={q.text} set={set("text")} />
         <Pick label="State" value={q.state} set={set("state")} options={[...machineStateNames, [updatingStates, "Updating: any of them"]]} />
         <Pick label="Channel" value={q.channel} set={set("channel")} options={unique(channels.map((c) => c.name))} />
-        <Pick label="Version" value={q.version} set={set("version")} options={unique(versions.map((r) => r.version).sort((a, b) => compareVersions(b, a)).slice(0, 200))} />
+        {versions.length > mostToPick ? <TextPick label="Version" value={q.version} set={set("version")} list={versions} />
+          : <Pick label="Version" value={q.version} set={set("version")} options={unique(versions)} />}
         {(groups.length > 0 || q.group) && <Pick label="Group" value={q.group} set={set("group")} options={unique(groups.map((g) => g.name))} />}
         <TextPick label="Platform" value={q.platform} set={set("platform")} list={[...platforms(page.data?.machines)]} />
         <Pick label="Last seen" value={seen} set={(v) => {
