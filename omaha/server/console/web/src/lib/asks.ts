@@ -46,7 +46,7 @@ export function firstAsks(path: string, q: URLSearchParams, ask: Ask): void {
         if (!a.ok) return;
         const { rollouts } = JSON.parse(a.text) as { rollouts: { id: number; state: string }[] | null };
         for (const r of rollouts ?? []) if (!["draft", "done", "aborted"].includes(r.state)) void get(`/rollouts/${r.id}/progress`);
-      }, () => undefined);
+      }).catch(() => undefined); // the view says what is wrong
       ofApp("/charts/versions", versionsQuery(q));
       return;
     case "machines":

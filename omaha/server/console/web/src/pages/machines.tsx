@@ -14,7 +14,7 @@ import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { compareVersions } from "../lib/versions";
 
-const mostToPick = 200; // versions; of more, one is typed
+const mostToPick = 200; // versions; of more, one is typed, and the newest are suggested
 
 export function MachinesPage({ place }: { place: Place }) {
   const q = machineQuery(place.query);
@@ -36,7 +36,7 @@ export function MachinesPage({ place }: { place: Place }) {
         <Search label="Id, alias or address" value={q.text} set={set("text")} />
         <Pick label="State" value={q.state} set={set("state")} options={[...machineStateNames, [updatingStates, "Updating: any of them"]]} />
         <Pick label="Channel" value={q.channel} set={set("channel")} options={unique(channels.map((c) => c.name))} />
-        {versions.length > mostToPick ? <TextPick label="Version" value={q.version} set={set("version")} list={versions} />
+        {versions.length > mostToPick ? <TextPick label="Version" value={q.version} set={set("version")} list={versions.slice(0, mostToPick)} />
           : <Pick label="Version" value={q.version} set={set("version")} options={unique(versions)} />}
         {(groups.length > 0 || q.group) && <Pick label="Group" value={q.group} set={set("group")} options={unique(groups.map((g) => g.name))} />}
         <TextPick label="Platform" value={q.platform} set={set("platform")} list={[...platforms(page.data?.machines)]} />
