@@ -31,6 +31,7 @@ type browser struct {
 	base string
 
 	started bool
+	stop    func() // ends it before the test does
 
 	mu       sync.Mutex
 	troubles []string // errors that the pages reported
@@ -46,7 +47,7 @@ func start(t testing.TB, base string) *browser {
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(cancel)
-	b := &browser{t: t, ctx: ctx, base: base}
+	b := &browser{t: t, ctx: ctx, base: base, stop: cancel}
 	do(b, chromedp.Navigate("about:blank")) // starts it
 	trouble := func(text string) {
 		b.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/semper-os/semper/omaha/server/api"
 )
 
 // TestPages shows every page in light, dark and on a phone: each has its heading, fits the window's width, breaks none of axe's rules, and reports no error. With SEMPER_CONSOLE_PICTURES they are kept as pictures.
@@ -41,6 +43,7 @@ func TestPages(t *testing.T) {
 				b.js(&is, `(h) => (document.querySelector("main h1")?.innerText ?? "").includes(h) && !document.querySelector("main .waiting, .chart-box:not(:has(canvas)), [data-busy]")`, p.heading)
 				return is
 			})
+			b.asksOnce(p.name)
 			var wide int
 			b.js(&wide, `() => document.documentElement.scrollWidth - innerWidth`)
 			if wide > 0 {
@@ -59,6 +62,7 @@ func TestPages(t *testing.T) {
 	for _, act := range []struct{ path, button, says string }{
 		{"/machines/" + failed.id, "Pin", "Pin this machine?"},
 		{"/machines/" + failed.id, "Set group", "A machine is in one group at most"},
+		{"/machines/" + failed.id, "Retry failed versions", "may be offered to it again"},
 		{"/releases/amd64/1.6.0", "Withdraw", "Machines that run it keep it"},
 		{"/releases/amd64/1.6.0", "Set a channel", "Set a channel to 1.6.0"},
 		{"/channels", "New group", "Make a group"},
@@ -70,6 +74,18 @@ func TestPages(t *testing.T) {
 		b.click(act.button)
 		b.see(act.says)
 		b.accessible(act.button, looks[0])
+	}
+
+	if _, err := r.as("Ada Lovelace").PutPerson(t.Context(), "oidc:4", api.SetRole{Role: "viewer"}); err != nil {
+		t.Fatal(err)
+	}
+	viewer := start(t, r.url)
+	viewer.become(r.session("Dennis Ritchie"))
+	viewer.open("/machines/" + failed.id)
+	viewer.see("Failed here")
+	viewer.see("Dennis Ritchie")
+	if viewer.can("Retry failed versions") || viewer.can("Pin") {
+		t.Error("a viewer is shown what only operators may do with a machine")
 	}
 
 	// The check itself sees what is wrong.
@@ -84,6 +100,20 @@ func TestPages(t *testing.T) {
 		t.Errorf("a heading in light grey breaks %v alone", rules)
 	}
 	empty(t, b)
+}
+
+// asksOnce looks whether the page has taken all that was asked for ahead. The chart's beginning may be another minute's.
+func (b *browser) asksOnce(name string) {
+	b.t.Helper()
+	var left []string
+	b.js(&left, `() => {
+		const plain = (url) => url.replace(/from=[^&]*/, "");
+		const asked = performance.getEntriesByType("resource").map((e) => e.name.slice(location.origin.length));
+		return [...globalThis.semperEarly?.keys() ?? ["nothing was asked for ahead"]].filter((url) => !asked.some((a) => a !== url && plain(a) === plain(url)));
+	}`)
+	if len(left) > 0 {
+		b.t.Errorf("%s: asked for in first.ts, and not used: %v", name, left)
+	}
 }
 
 // empty looks at a server that was just started: its pages say what to do.

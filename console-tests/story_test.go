@@ -89,6 +89,19 @@ func TestFirstRun(t *testing.T) {
 		b.confirm("Resume")
 		b.see("Ramping")
 
+		// What failed on a machine may be tried there again.
+		b.open("/machines/" + all[1].id)
+		b.see("Failed here")
+		b.click("Retry failed versions")
+		b.see("1.1.0 may be offered to it again")
+		b.confirm("Let it retry")
+		b.eventually("nothing to retry", func() bool { return !b.can("Retry failed versions") })
+		if m, err := r.admin.Machine(t.Context(), all[1].id, client.MachineQuery{}); err != nil || len(m.FailedVersions) != 0 {
+			t.Errorf("after the retry: %v, %v", m.FailedVersions, err)
+		}
+		b.click("Audit log")
+		b.see("machine-retry")
+
 		// A slot that nobody gives back.
 		lock(t, r, "m1")
 		lock(t, r, "m2")

@@ -11,33 +11,50 @@ const out = resolve(process.argv[2] ?? join(here, "../dist"));
 await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
 
-const result = await build({
+// The first object of Intl in a page costs as much as drawing its first view, and uPlot makes two when it is loaded, for numbers and zones that the charts write themselves.
+const withoutIntl = {
+  name: "without-intl",
+  setup: (b) => b.onLoad({ filter: /uPlot\.esm\.js$/ }, async ({ path }) => {
+    let contents = await readFile(path, "utf8");
+    for (const [made, instead] of [
+      ["new Intl.NumberFormat(domEnv ? nav.language : 'en-US')", "{ format: String }"],
+      ["new Intl.DateTimeFormat().resolvedOptions().timeZone", '""'],
+    ]) {
+      if (contents.split(made).length !== 2) throw new Error(`uPlot has no longer one ${made}`);
+      contents = contents.replace(made, instead);
+    }
+    return { contents };
+  }),
+};
+
+const options = {
   absWorkingDir: here,
-  entryPoints: ["src/console.tsx", "src/theme.ts", "src/styles/console.css", "src/icon.svg"],
   outdir: join(out, "assets"),
   outbase: "src",
   entryNames: "[name]-[hash]",
   chunkNames: "[name]-[hash]",
   bundle: true,
   minify: true,
-  splitting: true,
-  format: "esm",
   target: "es2022",
   charset: "utf8",
   loader: { ".svg": "copy" },
   jsx: "automatic",
   jsxImportSource: "preact",
+  plugins: [withoutIntl],
   legalComments: "none", // the licences are a file of their own
   metafile: true,
   logLevel: "warning",
-});
+};
+const parts = await build({ ...options, entryPoints: ["src/console.tsx", "src/styles/console.css", "src/icon.svg"], splitting: true, format: "esm" });
+const first = await build({ ...options, entryPoints: ["src/first.ts"], format: "iife" }); // is no module, so that it runs at once
+const outputs = { ...parts.metafile.outputs, ...first.metafile.outputs };
 
 // What each entry became.
 const built = new Map();
-for (const [path, output] of Object.entries(result.metafile.outputs)) {
+for (const [path, output] of Object.entries(outputs)) {
   if (output.entryPoint) built.set(output.entryPoint, path.slice(path.lastIndexOf("/assets/")));
 }
-for (const path of Object.keys(result.metafile.outputs)) {
+for (const path of Object.keys(outputs)) {
   if (path.endsWith(".svg")) built.set("src/icon.svg", path.slice(path.lastIndexOf("/assets/")));
 }
 const chart = built.get("src/charts/plot.ts");

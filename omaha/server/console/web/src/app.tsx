@@ -1,6 +1,6 @@
 // The frame around every view: navigation, who is signed in, dialogs, and which view a URL stands for.
 import type { ComponentChild } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Problem } from "./api/client";
 import { Asking } from "./components/ask";
 import { Help } from "./components/help";
@@ -33,7 +33,7 @@ const views: [RegExp, (p: Place, m: string[]) => ComponentChild][] = [
   [/^\/releases\/([^/]+)\/([^/]+)$/, (p, m) => <ReleasePage key={m.join("/")} arch={m[0]!} version={m[1]!} place={p} />],
   [/^\/rollouts$/, (p) => <RolloutsPage place={p} />],
   [/^\/rollouts\/new$/, (p) => <NewRolloutPage place={p} />],
-  [/^\/rollouts\/(\d+)$/, (_, m) => <RolloutPage key={m[0]} id={m[0]!} />],
+  [/^\/rollouts\/(\d+)$/, (p, m) => <RolloutPage key={m[0]} id={m[0]!} place={p} />],
   [/^\/channels$/, (p) => <ChannelsPage place={p} />],
   [/^\/reboots$/, () => <RebootsPage />],
   [/^\/people$/, () => <PeoplePage />],
@@ -68,7 +68,7 @@ export function App() {
       if (e instanceof Problem && e.status !== 401) setProblem(e);
     });
   };
-  useEffect(() => { if (!signingIn && !me) ask(); }, [signingIn]);
+  useLayoutEffect(() => { if (!signingIn && !me) ask(); }, [signingIn]);
 
   // Where a link leads, keyboard and screen reader go too.
   useEffect(() => {

@@ -1,11 +1,12 @@
 // One function a route. The application in the query is the one that the console shows.
-import { call, get, type Query } from "./client";
+import { call, get } from "./client";
+import type { Query } from "./query";
 import type * as t from "./types";
+import { appQuery, v1 } from "../lib/asks";
 import { currentApp } from "../lib/router";
 
-const v1 = "/api/v1";
 const part = encodeURIComponent;
-const app = (query: Query = {}): Query => ({ app: currentApp() === "semper" ? undefined : currentApp(), ...query });
+const app = (query: Query = {}): Query => ({ ...appQuery(currentApp()), ...query });
 
 /** What a change carries besides its content. */
 export interface Guard { etag?: string | undefined; key?: string | undefined }
@@ -50,6 +51,7 @@ export const markRelease = (arch: string, version: string, road: string, reason:
 // Machines and groups.
 export const pin = (id: string, version: string, reason: string) => call("PUT", `${v1}/machines/${part(id)}/pin`, { query: app(), body: { version, reason } });
 export const unpin = (id: string) => call("DELETE", `${v1}/machines/${part(id)}/pin`, { query: app() });
+export const forgetFailures = (id: string) => call("DELETE", `${v1}/machines/${part(id)}/failures`, { query: app() });
 export const setMember = (id: string, group: string) => call("PUT", `${v1}/machines/${part(id)}/group`, { query: app(), body: { group } });
 export const putGroup = (name: string) => call("PUT", `${v1}/groups/${part(name)}`, { query: app() });
 export const deleteGroup = (name: string, g: Guard = {}) => call("DELETE", `${v1}/groups/${part(name)}`, { query: app(), ...g });

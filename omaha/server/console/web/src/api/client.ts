@@ -1,4 +1,6 @@
 // Requests to the server. Everything the console does goes through here: the session's CSRF token, lost updates, and errors that a person can read.
+import { hear, take, type Heard } from "./early";
+import { withQuery, type Query } from "./query";
 
 /** An answer that is no success, as the server explains it. */
 export class Problem extends Error {
@@ -10,8 +12,6 @@ export class Problem extends Error {
 
 /** What was read, and its version for If-Match. */
 export interface Answer<T> { data: T; etag: string }
-
-export type Query = Record<string, string | number | boolean | undefined>;
 
 export interface Call {
   query?: Query | undefined;
@@ -29,49 +29,39 @@ let signedOut: () => void = () => undefined;
 /** What to do when the server knows nobody behind a request any more. */
 export function onSignedOut(then: () => void): void { signedOut = then; }
 
-export function withQuery(path: string, query: Query = {}): string {
-  const q = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined && value !== "" && value !== false) q.set(name, value === true ? "1" : String(value));
-  }
-  const text = q.toString();
-  return text ? `${path}?${text}` : path;
-}
-
 export async function call<T>(method: string, path: string, c: Call = {}): Promise<Answer<T>> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (c.body !== undefined) headers["Content-Type"] = "application/json";
   if (method !== "GET" && csrf) headers["Semper-CSRF"] = csrf;
   if (c.etag) headers["If-Match"] = c.etag;
   if (method === "POST") headers["Idempotency-Key"] = c.key ?? newKey();
-  let response: Response;
+  const url = withQuery(path, c.query);
+  let heard: Heard;
   try {
-    response = await fetch(withQuery(path, c.query), {
-      method, headers, credentials: "same-origin", cache: "no-store", redirect: "error",
+    heard = await (method === "GET" && take(url) || hear(url, {
+      method, headers,
       ...(c.body === undefined ? {} : { body: JSON.stringify(c.body) }),
       ...(c.signal ? { signal: c.signal } : {}),
-    });
+    }));
   } catch (e) {
     if (e instanceof DOMException && e.name === "AbortError") throw e;
     throw new Problem(0, "No answer", "The server cannot be reached.", "network");
   }
-  if (!response.ok) throw await problemOf(response, path);
-  const text = await response.text();
+  if (!heard.ok) throw problemOf(heard, path);
   try {
-    return { data: (text ? JSON.parse(text) : {}) as T, etag: response.headers.get("ETag") ?? "" };
+    return { data: (heard.text ? JSON.parse(heard.text) : {}) as T, etag: heard.etag };
   } catch {
-    throw new Problem(response.status, "Unreadable", "The answer is not what the console expects. Is there a proxy in between?", "network");
+    throw new Problem(heard.status, "Unreadable", "The answer is not what the console expects. Is there a proxy in between?", "network");
   }
 }
 
-async function problemOf(response: Response, path: string): Promise<Problem> {
-  if (response.status === 401 && path.startsWith("/api/")) signedOut();
-  const text = await response.text().catch(() => "");
+function problemOf({ status, statusText, text }: Heard, path: string): Problem {
+  if (status === 401 && path.startsWith("/api/")) signedOut();
   try {
     const p = JSON.parse(text) as { title?: string; detail?: string; kind?: string };
-    return new Problem(response.status, p.title ?? response.statusText, p.detail ?? "", p.kind ?? "");
+    return new Problem(status, p.title ?? statusText, p.detail ?? "", p.kind ?? "");
   } catch {
-    return new Problem(response.status, response.statusText || `Status ${response.status}`, text.length < 300 ? text.trim() : "", "");
+    return new Problem(status, statusText || `Status ${status}`, text.length < 300 ? text.trim() : "", "");
   }
 }
 

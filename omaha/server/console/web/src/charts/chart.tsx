@@ -2,6 +2,7 @@
 import type uPlot from "uplot";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { clock, date } from "../lib/format";
 import { useTheme } from "../lib/theme";
 
 export interface Legend { name: string; color: string; value: string; dash?: boolean; line?: boolean }
@@ -41,10 +42,13 @@ export function Chart({ label, legend, options, data, height = 220, table, aside
     if (!el) return;
     let gone = false;
     const width = () => Math.max(el.clientWidth, 100);
-    const watch = new ResizeObserver(() => plot.current?.setSize({ width: width(), height }));
+    let drawn = 0; // for which width
+    const watch = new ResizeObserver(() => { // it tells the first width too
+      if (width() !== drawn) plot.current?.setSize({ width: drawn = width(), height });
+    });
     void import("./plot").then(({ default: UPlot }) => {
       if (gone) return;
-      plot.current = new UPlot({ ...options(inkOf(el)), width: width(), height }, latest.current, el);
+      plot.current = new UPlot({ ...options(inkOf(el)), width: drawn = width(), height }, latest.current, el);
       watch.observe(el);
     });
     return () => {
@@ -103,11 +107,10 @@ export function timeMarks(_: uPlot, splits: number[], __: number, ___: number, s
   let lastDay = "";
   return splits.map((s) => {
     const d = new Date(s * 1000);
-    const date = d.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
-    if (step >= 86400) return date;
-    const text = d.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-    const out = lastDay && date !== lastDay ? `${date}` : text;
-    lastDay = date;
+    const today = date(d);
+    if (step >= 86400) return today;
+    const out = lastDay && today !== lastDay ? today : clock(d);
+    lastDay = today;
     return out;
   });
 }

@@ -1,8 +1,7 @@
 // Numbers, sizes and times as people read them. One language for all, since the console's words are in it; the zone is the viewer's.
-const lang = "en-GB";
+// They are put together here: the first object of Intl in a page costs as much as drawing the whole first view.
 
-const whole = new Intl.NumberFormat(lang, { maximumFractionDigits: 0 });
-export const number = (n: number): string => whole.format(n);
+export const number = (n: number): string => String(Math.round(n)).replace(/\B(?=(?:\d{3})+$)/g, ",");
 
 export function plural(n: number, one: string, many = one + "s"): string {
   return `${number(n)} ${n === 1 ? one : many}`;
@@ -33,25 +32,38 @@ export function time(text: string | undefined | null): Date | undefined {
   return Number.isNaN(d.getTime()) ? undefined : d;
 }
 
-const exactFormat = new Intl.DateTimeFormat(lang, { weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short" });
-const dayFormat = new Intl.DateTimeFormat(lang, { day: "numeric", month: "short", year: "numeric" });
-const shortFormat = new Intl.DateTimeFormat(lang, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
-const clockFormat = new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit" });
+const days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const two = (n: number): string => String(n).padStart(2, "0");
 
-export const exact = (d: Date): string => exactFormat.format(d);
-export const day = (d: Date): string => dayFormat.format(d);
-export const short = (d: Date): string => shortFormat.format(d);
-export const clock = (d: Date): string => clockFormat.format(d);
+/** "27 Nov" */
+export const date = (d: Date): string => `${d.getDate()} ${months[d.getMonth()]!}`;
+export const day = (d: Date): string => `${date(d)} ${d.getFullYear()}`;
+/** "14:05" */
+export const clock = (d: Date): string => `${two(d.getHours())}:${two(d.getMinutes())}`;
+export const short = (d: Date): string => `${date(d)}, ${clock(d)}`;
+
+/** "Fri 27 Nov 2026, 14:05:09 UTC+1" */
+export function exact(d: Date): string {
+  const east = -d.getTimezoneOffset(), far = Math.abs(east);
+  const offset = far === 0 ? "" : `${east < 0 ? "-" : "+"}${Math.floor(far / 60)}${far % 60 ? `:${two(far % 60)}` : ""}`;
+  return `${days[d.getDay()]!} ${day(d)}, ${clock(d)}:${two(d.getSeconds())} UTC${offset}`;
+}
+
 export const zone = (): string => Intl.DateTimeFormat().resolvedOptions().timeZone;
 
-const relativeFormat = new Intl.RelativeTimeFormat(lang, { numeric: "auto" });
+/** A count of units from now: negative is past. */
+function away(n: number, unit: string): string {
+  return n < 0 ? `${plural(-n, unit)} ago` : `in ${plural(n, unit)}`;
+}
 
 /** "3 minutes ago", "in 2 hours"; the date when it is weeks away. */
 export function relative(d: Date, now = Date.now()): string {
   const s = (d.getTime() - now) / 1000, far = Math.abs(s);
   if (far < 45) return s <= 0 ? "just now" : "in a moment";
-  if (far < 45 * 60) return relativeFormat.format(Math.round(s / 60), "minute");
-  if (far < 22 * 3600) return relativeFormat.format(Math.round(s / 3600), "hour");
-  if (far < 21 * 86400) return relativeFormat.format(Math.round(s / 86400), "day");
+  if (far < 45 * 60) return away(Math.round(s / 60), "minute");
+  if (far < 22 * 3600) return away(Math.round(s / 3600), "hour");
+  const whole = Math.round(s / 86400);
+  if (far < 21 * 86400) return whole === -1 ? "yesterday" : whole === 1 ? "tomorrow" : away(whole, "day");
   return day(d);
 }

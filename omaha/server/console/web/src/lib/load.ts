@@ -1,6 +1,7 @@
 // What a view shows: read when it opens, kept for when somebody comes back, read again when its topics change.
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Problem, type Answer } from "../api/client";
+import { drop } from "../api/early";
 import { onChange, type Topic } from "./live";
 
 export interface Loaded<T> {
@@ -15,7 +16,10 @@ const kept = new Map<string, Answer<unknown>>();
 const maxKept = 60;
 
 /** Forgets what was read: another person may be signing in. */
-export function forget(): void { kept.clear(); }
+export function forget(): void {
+  kept.clear();
+  drop();
+}
 
 /** Reads what key names. An empty key reads nothing. */
 export function useLoad<T>(key: string, read: () => Promise<Answer<T>>, topics: readonly Topic[] = []): Loaded<T> {
@@ -48,7 +52,7 @@ export function useLoad<T>(key: string, read: () => Promise<Answer<T>>, topics: 
     });
   }, []);
 
-  useEffect(() => { reload(); }, [key]);
+  useLayoutEffect(() => { reload(); }, [key]); // before the paint: an answer that is there already is part of it
   const topicKey = topics.join();
   useEffect(() => onChange(topicKey ? (topicKey.split(",") as Topic[]) : [], reload), [topicKey]);
 

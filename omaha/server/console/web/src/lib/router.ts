@@ -1,6 +1,6 @@
 // Every view has a URL: the path says which, the query its filters and the application.
 import { useEffect, useState } from "preact/hooks";
-import { withQuery, type Query } from "../api/client";
+import { withQuery, type Query } from "../api/query";
 
 export interface Place { path: string; query: URLSearchParams; hash: string }
 

@@ -1,5 +1,5 @@
 // Who looks, and what they may do. The server refuses what they may not in any case; the console does not offer it.
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import * as api from "../api/calls";
 import { onSignedOut, setCSRF } from "../api/client";
 import type { Me, Role } from "../api/types";
@@ -49,7 +49,7 @@ onSignedOut(() => {
 
 export function useMe(): Me | undefined {
   const [, draw] = useState(0);
-  useEffect(() => {
+  useLayoutEffect(() => { // the answer may be there before the first paint
     const l = () => draw((n) => n + 1);
     listeners.add(l);
     return () => void listeners.delete(l);

@@ -1,4 +1,4 @@
-// Light, dark, or as the system has it. theme.ts sets the stored one before the first paint.
+// Light, dark, or as the system has it. first.ts sets the stored one before the first paint.
 import { useEffect, useState } from "preact/hooks";
 
 export type Theme = "system" | "light" | "dark";

@@ -7,15 +7,14 @@ import { Table } from "../components/table";
 import { Pages } from "../components/pages";
 import { Time } from "../components/values";
 import { Who, Words } from "../components/words";
+import { auditQuery } from "../lib/asks";
 import { useLoad } from "../lib/load";
 import { href, filter, type Place } from "../lib/router";
 import { differences, type Difference } from "../lib/differences";
 
-const perPage = 100;
-
 export function AuditPage({ place }: { place: Place }) {
   const text = place.query.get("text") ?? "", before = place.query.get("before") ?? "";
-  const log = useLoad(`audit ${text} ${before}`, () => api.audit({ text, before, limit: perPage }), ["audit"]);
+  const log = useLoad(`audit ${text} ${before}`, () => api.audit(auditQuery(place.query)), ["audit"]);
   return (
     <Page title="Audit log" lead="What people, programs in their name, and rollouts changed. Newest first.">
       <div class="filters"><Search label="Who, what or which" value={text} set={(v) => filter({ text: v, before: "" })} /></div>

@@ -110,6 +110,7 @@ function Actions({ m, reload }: { m: MachineDetail; reload: () => void }) {
   const pinned = m.pin || m.why.cause === "pinned";
   return (
     <>
+      {m.failed_versions.length > 0 && <button type="button" class="button" onClick={() => askRetry(m, reload)}>Retry failed versions</button>}
       <button type="button" class="button" onClick={() => askGroup(m, reload)}>Set group</button>
       {pinned && <button type="button" class="button" onClick={() => ask({
         title: "Unpin this machine?", what: <p>It has its channel's release again, from its next check on.</p>, act: "Unpin", run: () => api.unpin(m.id), done: "Unpinned.", after: reload,
@@ -117,6 +118,18 @@ function Actions({ m, reload }: { m: MachineDetail; reload: () => void }) {
       <button type="button" class="button" onClick={() => askPin(m, reload)}>{pinned ? "Change the pin" : "Pin"}</button>
     </>
   );
+}
+
+function askRetry(m: MachineDetail, reload: () => void): void {
+  const versions = m.failed_versions.map((f) => f.version);
+  ask({
+    title: "Retry what failed on this machine?",
+    what: <>
+      <p><span class="version">{versions.join(", ")}</span> may be offered to it again, from its next check on. Where nothing has changed it will fail again.</p>
+      <p>The machine remembers failures too, and may refuse by itself: <code>semperctl update --retry</code> there.</p>
+    </>,
+    act: "Let it retry", run: () => api.forgetFailures(m.id), done: "It may retry.", after: reload,
+  });
 }
 
 function askPin(m: MachineDetail, reload: () => void): void {

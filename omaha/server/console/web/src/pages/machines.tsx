@@ -1,4 +1,5 @@
 // The fleet: search and filters, all of them in the URL, and a page of machines.
+import { useMemo } from "preact/hooks";
 import * as api from "../api/calls";
 import type { Machine } from "../api/types";
 import { Check, Pick, Search, TextPick } from "../components/fields";
@@ -7,24 +8,25 @@ import { Table, type Column } from "../components/table";
 import { Id, MachineState, machineStateNames, ReleaseLink, Time, updatingStates } from "../components/values";
 import { Pages } from "../components/pages";
 import { Words } from "../components/words";
+import { machineFilters, machineQuery, machinesQuery } from "../lib/asks";
 import { plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { compareVersions } from "../lib/versions";
 
-const perPage = 100;
-const names = ["text", "version", "channel", "group", "state", "platform", "silent_for", "seen_within", "silent", "retired"] as const;
+const mostToPick = 200; // versions; of more, one is typed, and the newest are suggested
 
 export function MachinesPage({ place }: { place: Place }) {
-  const q = Object.fromEntries(names.map((n) => [n, place.query.get(n) ?? ""])) as Record<(typeof names)[number], string>;
+  const q = machineQuery(place.query);
   const after = place.query.get("after") ?? "";
   const key = `machines ${place.query.toString()}`;
-  const page = useLoad(key, () => api.machines({ ...q, after, limit: perPage }), ["machines"]);
+  const page = useLoad(key, () => api.machines(machinesQuery(place.query)), ["machines"]);
   const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
   const groups = useLoad("groups", api.groups).data?.groups ?? [];
-  const versions = useLoad("releases", api.releases, ["releases"]).data?.releases ?? [];
+  const releases = useLoad("releases", api.releases, ["releases"]).data?.releases;
+  const versions = useMemo(() => [...new Set((releases ?? []).map((r) => r.version))].sort((a, b) => compareVersions(b, a)), [releases]);
   const set = (name: string) => (v: string) => filter({ [name]: v, after: "" });
-  const filtered = names.some((n) => q[n]);
+  const filtered = machineFilters.some((n) => q[n]);
   const unique = (all: string[]) => [...new Set(all)].map((v) => [v, v] as const);
   const seen = q.silent ? "fell:1" : q.silent_for ? `silent:${q.silent_for}` : q.seen_within ? `seen:${q.seen_within}` : "";
 
@@ -34,7 +36,8 @@ export function MachinesPage({ place }: { place: Place }) {
         <Search label="Id, alias or address" value={q.text} set={set("text")} />
         <Pick label="State" value={q.state} set={set("state")} options={[...machineStateNames, [updatingStates, "Updating: any of them"]]} />
         <Pick label="Channel" value={q.channel} set={set("channel")} options={unique(channels.map((c) => c.name))} />
-        <Pick label="Version" value={q.version} set={set("version")} options={unique(versions.map((r) => r.version).sort((a, b) => compareVersions(b, a)).slice(0, 200))} />
+        {versions.length > mostToPick ? <TextPick label="Version" value={q.version} set={set("version")} list={versions.slice(0, mostToPick)} />
+          : <Pick label="Version" value={q.version} set={set("version")} options={unique(versions)} />}
         {(groups.length > 0 || q.group) && <Pick label="Group" value={q.group} set={set("group")} options={unique(groups.map((g) => g.name))} />}
         <TextPick label="Platform" value={q.platform} set={set("platform")} list={[...platforms(page.data?.machines)]} />
         <Pick label="Last seen" value={seen} set={(v) => {

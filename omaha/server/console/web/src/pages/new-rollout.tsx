@@ -22,11 +22,13 @@ export function NewRolloutPage({ place }: { place: Place }) {
   const channels = useLoad("channels", api.channels, ["channels"]).data?.channels ?? [];
   const groups = useLoad("groups", api.groups).data?.groups ?? [];
   const [form, setForm] = useState<PlanForm>(() => ({
-    ...careful, version: place.query.get("version") ?? "", channel: place.query.get("channel") ?? "", arch: place.query.get("arch") ?? "amd64", canaryGroup: place.query.get("group") ?? "", zone: zone(),
+    ...careful, version: place.query.get("version") ?? "", channel: place.query.get("channel") ?? "", arch: place.query.get("arch") ?? "amd64", canaryGroup: place.query.get("group") ?? "",
   }));
   const [problem, setProblem] = useState<Problem>();
   const [busy, setBusy] = useState(false);
   const set = <K extends keyof PlanForm>(name: K) => (v: PlanForm[K]) => { setForm((f) => ({ ...f, [name]: v })); setProblem(undefined); };
+
+  const setWindows = (windows: string) => { setForm((f) => ({ ...f, windows, zone: f.zone || zone() })); setProblem(undefined); };
 
   const offered = releases.filter((r) => r.arch === form.arch && !r.withdrawn?.match(/^[^0]/)).map((r) => r.version).sort((a, b) => compareVersions(b, a));
   const names = channels.filter((c) => c.arch === form.arch);
@@ -115,7 +117,7 @@ export function NewRolloutPage({ place }: { place: Place }) {
             </div>
             <div class="fields windows">
               <label class="field"><span>Windows, one a line</span>
-                <textarea rows={2} class="mono" placeholder="Mon-Fri 09:00 8h" value={form.windows} spellcheck={false} onInput={(e) => set("windows")(e.currentTarget.value)} />
+                <textarea rows={2} class="mono" placeholder="Mon-Fri 09:00 8h" value={form.windows} spellcheck={false} onInput={(e) => setWindows(e.currentTarget.value)} />
                 <span class="hint">Given out only then. Empty: at any time.</span>
               </label>
               {form.windows.trim() && <Text label="In the zone" value={form.zone} set={set("zone")} list={Intl.supportedValuesOf("timeZone")} />}

@@ -8,6 +8,7 @@ import { Icon, type IconName } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
 import { Num, RolloutState, Status, updatingStates } from "../components/values";
 import { Words } from "../components/words";
+import { usualRange, versionsQuery } from "../lib/asks";
 import { capital, number, percent, plural } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { haveIt } from "../lib/progress";
@@ -128,12 +129,11 @@ function byVersion(all: { version: string; machines: number }[]): [string, numbe
 }
 
 const ranges = [["24h", "24 h"], ["7d", "7 days"], ["30d", "30 days"], ["90d", "90 days"]] as const;
-const hours: Record<string, number> = { "24h": 24, "7d": 168, "30d": 720, "90d": 2160 };
 
 function VersionsOverTime({ o }: { o: Overview }) {
   const q = usePlace().query;
-  const range = q.get("range") ?? "7d", channel = q.get("channel") ?? "", arch = q.get("arch") ?? "";
-  const chart = useLoad(`versions ${range} ${channel} ${arch}`, () => api.versionChart({ channel, arch, from: new Date(Date.now() - (hours[range] ?? 168) * 3600e3).toISOString() }), ["machines"]);
+  const range = q.get("range") ?? usualRange, channel = q.get("channel") ?? "", arch = q.get("arch") ?? "";
+  const chart = useLoad(`versions ${range} ${channel} ${arch}`, () => api.versionChart(versionsQuery(q)), ["machines"]);
   const unique = (all: string[]) => [...new Set(all)].filter(Boolean).sort().map((v) => [v, v] as const);
   const versions = o.versions ?? [];
   return (
@@ -141,7 +141,7 @@ function VersionsOverTime({ o }: { o: Overview }) {
       <span class="aside-row">
         <select aria-label="Channel" value={channel} onChange={(e) => filter({ channel: e.currentTarget.value })}><option value="">All channels</option>{unique(versions.map((v) => v.channel)).map(([v]) => <option key={v} value={v}>{v}</option>)}</select>
         {unique(versions.map((v) => v.arch)).length > 1 && <select aria-label="Architecture" value={arch} onChange={(e) => filter({ arch: e.currentTarget.value })}><option value="">All architectures</option>{unique(versions.map((v) => v.arch)).map(([v]) => <option key={v} value={v}>{v}</option>)}</select>}
-        <Choice label="Range" value={range} set={(v) => filter({ range: v === "7d" ? "" : v })} options={ranges} />
+        <Choice label="Range" value={range} set={(v) => filter({ range: v === usualRange ? "" : v })} options={ranges} />
       </span>
     }>
       <Show of={chart} rows={5}>

@@ -1,5 +1,5 @@
 // What a plan would do: its curve, how many machines, how long. The server computes it, by the rules that it goes by later.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "../api/calls";
 import { Problem } from "../api/client";
 import type { NewRollout, Preview } from "../api/types";
@@ -14,15 +14,17 @@ const pause = 350; // ms without a change before it is asked
 export function PlanPreview({ body, stairs }: { body: NewRollout | undefined; stairs: boolean }) {
   const [preview, setPreview] = useState<Preview>();
   const [problem, setProblem] = useState<Problem>();
+  const asked = useRef(false);
   const text = body ? JSON.stringify(body) : "";
   useEffect(() => {
     if (!text) { setProblem(undefined); return; }
     const stop = new AbortController();
     const timer = setTimeout(() => {
+      asked.current = true;
       api.preview(JSON.parse(text) as NewRollout, stop.signal).then(
         ({ data }) => { setPreview(data); setProblem(undefined); },
         (e: unknown) => { if (e instanceof Problem) setProblem(e); });
-    }, pause);
+    }, asked.current ? pause : 0); // the first one changed nothing yet
     return () => { clearTimeout(timer); stop.abort(); };
   }, [text]);
 

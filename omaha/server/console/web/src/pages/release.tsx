@@ -4,6 +4,7 @@ import type { Release, ReleaseDetail } from "../api/types";
 import { Search } from "../components/fields";
 import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
+import { More, mostOf } from "../components/pages";
 import { Table } from "../components/table";
 import { Copy, Id, Size, Time } from "../components/values";
 import { day, number, plural, time } from "../lib/format";
@@ -97,10 +98,12 @@ function PackagesCard({ r, all, place }: { r: Release; all: Release[] | undefine
   const withdrawn = new Set((all ?? []).filter((x) => x.arch === r.arch && time(x.withdrawn)).map((x) => x.version)); // nobody came from there
   const against = place.query.get("against") ?? others.find((v) => compareVersions(v, r.version) < 0 && !withdrawn.has(v)) ?? others.find((v) => compareVersions(v, r.version) < 0) ?? "";
   const text = place.query.get("text") ?? "";
+  const most = mostOf(place);
   const list = useLoad(all ? `packages ${r.arch} ${r.version} ${against}` : "", () => api.packages(r.arch, r.version, against), ["releases"]);
+  const named = (list.data?.packages ?? []).filter((p) => p.name.includes(text));
   const compare = others.length > 0 && (
     <label class="aside-row"><span class="muted">against</span>
-      <select value={against} onChange={(e) => filter({ against: e.currentTarget.value })}>{!against && <option value="">nothing</option>}{others.slice(0, 200).map((v) => <option key={v} value={v}>{v}{withdrawn.has(v) ? " (withdrawn)" : ""}</option>)}</select>
+      <select value={against} onChange={(e) => filter({ against: e.currentTarget.value })}>{!against && <option value="">nothing</option>}{others.map((v) => <option key={v} value={v}>{v}{withdrawn.has(v) ? " (withdrawn)" : ""}</option>)}</select>
     </label>
   );
   if (list.problem?.status === 404 && !list.data) {
@@ -123,12 +126,13 @@ function PackagesCard({ r, all, place }: { r: Release; all: Release[] | undefine
       {list.data && list.data.packages.length > 0 && (
         <Card title={<>Packages <span class="count">{number(list.data.packages.length)}</span></>} aside={<Search label="Package" value={text} set={(v) => filter({ text: v })} />} flush>
           <div class="tall" tabIndex={0} role="region" aria-label="All packages">
-            <Table caption={plural(list.data.packages.length, "package")} rows={list.data.packages.filter((p) => p.name.includes(text)).slice(0, 500)} id={(p) => p.name} columns={[
+            <Table caption={plural(list.data.packages.length, "package")} rows={named.slice(0, most)} id={(p) => p.name} columns={[
               { name: "Package", cell: (p) => <span class="mono">{p.name}</span> },
               { name: "Version", grow: true, cell: (p) => <span class="mono break small">{p.version}</span> },
               { name: "Size", num: true, cell: (p) => (p.size ? <Size bytes={p.size} /> : "") },
             ]} />
           </div>
+          <More of={named.length} most={most} />
         </Card>
       )}
     </>

@@ -3,9 +3,10 @@ import * as api from "../api/calls";
 import type { Channel, Release } from "../api/types";
 import { Pick, Search } from "../components/fields";
 import { Card, Empty, Page, Show } from "../components/page";
+import { More, mostOf } from "../components/pages";
 import { Table } from "../components/table";
 import { Size, Status, Time } from "../components/values";
-import { number, plural, time } from "../lib/format";
+import { plural, time } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { filter, href, type Place } from "../lib/router";
 import { PublishHint } from "./first-release";
@@ -13,7 +14,7 @@ import { PublishHint } from "./first-release";
 export function ReleasesPage({ place }: { place: Place }) {
   const all = useLoad("releases", api.releases, ["releases"]);
   const channels = useLoad("channels", api.channels, ["channels", "releases"]).data?.channels ?? [];
-  const text = place.query.get("text") ?? "", arch = place.query.get("arch") ?? "", most = Number(place.query.get("most")) || 100;
+  const text = place.query.get("text") ?? "", arch = place.query.get("arch") ?? "", most = mostOf(place);
   const releases = all.data?.releases ?? [];
   const shown = [...releases].reverse().filter((r) => (!arch || r.arch === arch) && (!text || r.version.includes(text) || channelsOf(channels, r).some((c) => c.name.includes(text))));
   return (
@@ -35,7 +36,7 @@ export function ReleasesPage({ place }: { place: Place }) {
             ]} />}
         </Show>
       </Card>
-      {shown.length > most && <nav class="pages" aria-label="Pages"><button type="button" class="button" onClick={() => filter({ most: most + 200 })}>Show more of {number(shown.length)}</button></nav>}
+      <More of={shown.length} most={most} />
     </Page>
   );
 }

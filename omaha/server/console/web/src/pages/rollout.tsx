@@ -5,12 +5,13 @@ import { CountChart, ShareChart } from "../charts/progress";
 import { Curve } from "../charts/curve";
 import { Icon } from "../components/icons";
 import { Card, Empty, Fact, Facts, Page, Show } from "../components/page";
+import { More, mostOf } from "../components/pages";
 import { Table } from "../components/table";
 import { Num, ReleaseLink, RolloutState, Status, Time } from "../components/values";
 import { Who, Words } from "../components/words";
 import { capital, number, percent } from "../lib/format";
 import { useLoad } from "../lib/load";
-import { href } from "../lib/router";
+import { href, type Place } from "../lib/router";
 import { may } from "../lib/session";
 import { MachineLink } from "./machines";
 import { PlanWords } from "./plan-words";
@@ -19,7 +20,7 @@ import { askSteer } from "./steer";
 
 const topics = ["rollouts", "machines"] as const;
 
-export function RolloutPage({ id }: { id: string }) {
+export function RolloutPage({ id, place }: { id: string; place: Place }) {
   const rollout = useLoad(`rollout ${id}`, () => api.rollout(id), topics);
   const r = rollout.data;
   const progress = useLoad(r && r.state !== "draft" ? `progress ${id}` : "", () => api.progress(id), topics);
@@ -40,11 +41,11 @@ export function RolloutPage({ id }: { id: string }) {
                   ? <Card title="What the plan would do"><Curve label="Share of the machines over time, by the plan" stairs={(r.plan.waves?.length ?? 0) > 0} machines={r.preview.at(-1)?.machines ?? 0}
                     points={r.preview.map((x) => ({ at: x.after_ns / 1e6, share: x.share }))} end={Math.max(...r.preview.map((x) => x.after_ns / 1e6), 3600e3)} /></Card>
                   : <>
-                    <Card title="Progress against the plan">{p && p.times.length > 1 ? <ShareChart p={p} /> : <Empty icon="rollouts" title="No samples yet"><Progress r={r} /></Empty>}</Card>
+                    <Card title="Progress against the plan"><Show of={progress}>{(p) => p.times.length > 1 ? <ShareChart p={p} /> : <Empty icon="rollouts" title="No samples yet"><Progress r={r} /></Empty>}</Show></Card>
                     {p && p.times.length > 1 && <Card title="Machines"><CountChart p={p} /></Card>}
                   </>}
-                <Card title={<>Failures {r.failures.length > 0 && <span class="count">{number(r.failures.length)}</span>}</>} flush>
-                  {r.failures.length === 0 ? <Empty icon="check" title="No machine failed in this rollout" /> : <Failures r={r} />}
+                <Card title={<>Failures {r.failures.length > 0 && <span class="count">{number(Math.max(r.failures.length, counted(r)))}</span>}</>} flush>
+                  {r.failures.length === 0 ? <Empty icon="check" title="No machine failed in this rollout" /> : <Failures r={r} most={mostOf(place)} />}
                 </Card>
               </div>
               <div class="column-side">
@@ -126,13 +127,20 @@ function Numbers({ r }: { r: RolloutDetail }) {
   );
 }
 
-function Failures({ r }: { r: RolloutDetail }) {
+const counted = (r: RolloutDetail) => r.counted.all.failed + r.counted.all.silent;
+const mostTold = 1000; // failures, by the server: the latest
+
+function Failures({ r, most }: { r: RolloutDetail; most: number }) {
   return (
-    <Table caption="Machines that failed in this rollout, the latest first" rows={r.failures.slice(0, 200)} id={(f) => f.machine} columns={[
-      { name: "Machine", cell: (f) => <MachineLink m={{ id: f.machine, alias: f.alias }} /> },
-      { name: "What", cell: (f) => <><Status tone={f.step === "silent" ? "warn" : "bad"} icon={f.step === "silent" ? "silent" : "cross"}>{f.step === "silent" ? "Silent" : "Failed"}</Status>{f.canary && <> <span class="tag">canary</span></>}</> },
-      { name: "Why", grow: true, cell: (f) => <span class="break"><Words text={f.why} /></span> },
-      { name: "When", cell: (f) => <Time at={f.at} /> },
-    ]} />
+    <>
+      <Table caption="Machines that failed in this rollout, the latest first" rows={r.failures.slice(0, most)} id={(f) => f.machine} columns={[
+        { name: "Machine", cell: (f) => <MachineLink m={{ id: f.machine, alias: f.alias }} /> },
+        { name: "What", cell: (f) => <><Status tone={f.step === "silent" ? "warn" : "bad"} icon={f.step === "silent" ? "silent" : "cross"}>{f.step === "silent" ? "Silent" : "Failed"}</Status>{f.canary && <> <span class="tag">canary</span></>}</> },
+        { name: "Why", grow: true, cell: (f) => <span class="break"><Words text={f.why} /></span> },
+        { name: "When", cell: (f) => <Time at={f.at} /> },
+      ]} />
+      <More of={r.failures.length} most={most} />
+      {r.failures.length >= mostTold && counted(r) > r.failures.length && <p class="pages muted">These are the latest {number(r.failures.length)}. <a href={href("/machines", { state: "failed" })}>All machines that failed</a></p>}
+    </>
   );
 }

@@ -4,6 +4,7 @@ import type { Rollout } from "../api/types";
 import { Choice } from "../components/fields";
 import { Icon } from "../components/icons";
 import { Card, Empty, Page, Show } from "../components/page";
+import { More, mostOf } from "../components/pages";
 import { Table } from "../components/table";
 import { RolloutState, Time } from "../components/values";
 import { Who } from "../components/words";
@@ -18,7 +19,7 @@ export function RolloutsPage({ place }: { place: Place }) {
   const which = place.query.get("state") ?? "";
   const all = useLoad("rollouts", api.rollouts, ["rollouts"]);
   const shown = (all.data?.rollouts ?? []).filter((r) => !which || (which === "open" ? openState(r.state) : !openState(r.state)));
-  const most = Number(place.query.get("most")) || 100;
+  const most = mostOf(place);
   return (
     <Page title="Rollouts" lead="A release on its way to a channel's machines, in steps." actions={may("operator") && <a class="button primary" href={href("/rollouts/new")}><Icon name="plus" />Plan a rollout</a>}>
       <div class="filters"><Choice label="State" value={which} set={(v) => filter({ state: v })} options={[["", "All"], ["open", "Under way"], ["over", "Over"]]} /></div>
@@ -36,7 +37,7 @@ export function RolloutsPage({ place }: { place: Place }) {
             ]} />}
         </Show>
       </Card>
-      {shown.length > most && <nav class="pages" aria-label="Pages"><button type="button" class="button" onClick={() => filter({ most: most + 100 })}>Show more of {number(shown.length)}</button></nav>}
+      <More of={shown.length} most={most} />
     </Page>
   );
 }

@@ -1,1 +1,0 @@
-var e=localStorage.getItem("semper-theme");(e==="light"||e==="dark")&&(document.documentElement.dataset.theme=e);
