@@ -20,7 +20,7 @@ import (
 // Connections of those that only ask, and of those whose answers wait for the disk: what many wait for at the same time is written together.
 const (
 	connections = 32
-	writers     = 128
+	writers     = 256
 )
 
 // request makes the body of the i-th request.
