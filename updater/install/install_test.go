@@ -147,9 +147,15 @@ func TestOneSessionAtATime(t *testing.T) {
 	_, err = first.Data(r.Payload[:20_000])
 	must(t, err)
 	equal(t, "partial", status(t, core).Partial, &wire.Partial{SHA256: b.SHA256, Offset: 20_000, Size: b.Size})
+	// What comes while a session ends has its turn after it.
+	second := make(chan error, 1)
+	go func() {
+		_, err := push(core, r)
+		second <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
 	must(t, first.Abort())
-	_, err = push(core, r)
-	must(t, err)
+	must(t, <-second)
 }
 
 // An interrupted installation goes on where it stopped, in another process and another boot.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/semper-os/semper/fault"
 	"github.com/semper-os/semper/omaha"
@@ -52,6 +53,7 @@ type session struct {
 	pipe   *io.PipeWriter
 	cancel context.CancelFunc
 	done   chan struct{} // closed when result and err are set
+	ended  chan struct{} // closed when another session may begin
 	result *payload.Result
 	err    error
 }
@@ -128,21 +130,43 @@ func (c *Core) end(s *session) {
 	defer c.mu.Unlock()
 	if c.active == s {
 		c.active = nil
+		close(s.ended)
+	}
+}
+
+// handover is how long a session waits for the one before it. A peer that hung up in the middle, as a cancelled download does, comes back at once, while
+// its old session still writes what it received.
+const handover = 5 * time.Second
+
+// awaitTurn returns with c.mu held and no session open, or with wire.ErrBusy and c.mu free.
+func (c *Core) awaitTurn() error {
+	late := time.After(handover)
+	for {
+		c.mu.Lock()
+		if c.active == nil {
+			return nil
+		}
+		ended := c.active.ended
+		c.mu.Unlock()
+		select {
+		case <-ended:
+		case <-late:
+			return wire.ErrBusy
+		}
 	}
 }
 
 // begin opens a session: everything that can be refused without the payload's first byte is refused here.
 func (c *Core) begin(b wire.Begin) (*session, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.active != nil {
-		return nil, wire.ErrBusy
+	if err := c.awaitTurn(); err != nil {
+		return nil, err
 	}
+	defer c.mu.Unlock()
 	st, err := c.open()
 	if err != nil {
 		return nil, err
 	}
-	s := &session{c: c, s: st, begin: b, uki: &ukiTarget{folder: st.State}, done: make(chan struct{})}
+	s := &session{c: c, s: st, begin: b, uki: &ukiTarget{folder: st.State}, done: make(chan struct{}), ended: make(chan struct{})}
 	if s.trust, err = c.o.Trust(); err != nil {
 		return nil, &coded{err, omaha.ErrorCode(payload.NoTrust.Code())}
 	}

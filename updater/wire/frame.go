@@ -24,7 +24,8 @@
 //	allow {version}                         → that older version may be installed once, within an hour; root only
 //	rollback {reason}                       → the other slot's version is the pending one; root only
 //
-// There is one session at a time; a second begin, from whatever connection, is refused as busy. A connection that ends aborts its session.
+// There is one session at a time; a second begin, from whatever connection, waits a few seconds for the first to end, and is refused as busy then.
+// A connection that ends aborts its session.
 // A failed Reply to data or finish ends the session too. The server trusts nothing but the kernel's word on who the peer is (SO_PEERCRED, see Peer).
 //
 // Unknown JSON keys are refused: both programs are of the same image, so an unknown key is an intruder or a bug, never a newer peer.
