@@ -3,6 +3,8 @@
 //	ready    1.0.0 after its first boot, on a disk that is larger than the released one
 //	updated  ready, plus a change in /etc and a container, after the update to 1.1.0 in slot B
 //
+// What they start with is the whole image; the releases of updates that need no containers are lean, see make-releases.
+//
 // Both machines are booted once and kept as snapshots; each test goes on from a copy of one, so a test costs a restore of two seconds instead of a
 // boot. Each test has an update server of its own, whose machines and releases nobody else sees. Two machines run side by side.
 //

@@ -48,7 +48,7 @@ func start(t *testing.T, c guest.Config) *machine {
 
 // config describes a machine of a test, with its files in a folder named after the test.
 func config(t *testing.T, name string) guest.Config {
-	return guest.Config{Name: name, Dir: filepath.Join(world.dir, t.Name(), name), Key: world.key, CPUs: 1, KernelArgs: kernelArgs}
+	return guest.Config{Name: name, Dir: filepath.Join(world.dir, t.Name(), name), Key: world.key, CPUs: 1, CPU: cpu, KernelArgs: kernelArgs}
 }
 
 // branch starts a machine that goes on from a shared one.
@@ -70,7 +70,7 @@ func branch(t *testing.T, from func() (guest.Config, error)) *machine {
 var ready = sync.OnceValues(func() (guest.Config, error) {
 	c := guest.Config{
 		Name: "ready", Dir: filepath.Join(world.dir, "ready"), Disk: filepath.Join(releasePath(first), "disk.raw"),
-		DiskSize: diskSize, Key: world.key, CPUs: 1, KernelArgs: kernelArgs,
+		DiskSize: diskSize, Key: world.key, CPUs: 1, CPU: cpu, KernelArgs: kernelArgs,
 	}
 	ctx, cancel := context.WithTimeout(world.ctx, bootTime)
 	defer cancel()

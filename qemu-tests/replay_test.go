@@ -74,7 +74,7 @@ func record(t *testing.T, disk string, story func(*machine)) *recording {
 			t.Fatal(err)
 		}
 	} else {
-		c = guest.Config{Name: t.Name(), Dir: dir, Disk: raw, Key: world.key, CPUs: 1, KernelArgs: kernelArgs}
+		c = guest.Config{Name: t.Name(), Dir: dir, Disk: raw, Key: world.key, CPUs: 1, CPU: cpu, KernelArgs: kernelArgs}
 		if err := errors.Join(os.MkdirAll(dir, 0o755), guest.CopySparse(disk, raw), os.Truncate(raw, diskSize)); err != nil {
 			t.Fatal(err)
 		}

@@ -64,7 +64,7 @@ var rootMounted = regexp.MustCompile(`root mounted: slot ([AB]) \(version ([^)]*
 func (r *recording) boot(t *testing.T, k candidate, s *server) {
 	takeSlot(t)
 	dir := filepath.Join(r.dir, k.name)
-	c := guest.Config{Name: k.name, Dir: dir, Disk: filepath.Join(dir, "disk.raw"), Key: world.key, CPUs: 1, KernelArgs: kernelArgs}
+	c := guest.Config{Name: k.name, Dir: dir, Disk: filepath.Join(dir, "disk.raw"), Key: world.key, CPUs: 1, CPU: cpu, KernelArgs: kernelArgs}
 	if err := r.write(k.name, c.Disk); err != nil {
 		t.Fatal(err)
 	}

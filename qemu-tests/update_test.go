@@ -21,7 +21,7 @@ const (
 	containerIn = "/var/tmp/hello.tar"
 )
 
-// updated is ready after the update to 1.1.0, with a change in /etc and a container image from before, and what the programs held in memory that applied it.
+// updated is ready after the update to 1.1.0, the whole one, with a change in /etc and a container image from before, and what the programs held in memory that applied it.
 var updated = sync.OnceValues(func() (guest.Config, error) {
 	origin, err := ready()
 	if err != nil {
@@ -39,7 +39,7 @@ var updated = sync.OnceValues(func() (guest.Config, error) {
 		return c, err
 	}
 	defer func() { _ = s.Stop() }() // it has done its work by then
-	if err := s.Publish(ctx, nil, releasePath(second), "stable"); err != nil {
+	if err := s.Publish(ctx, nil, wholePath(second), "stable"); err != nil {
 		return c, err
 	}
 	g, err := guest.Boot(world.ctx, c)

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func runProbe(ctx context.Context, a *arch, accel Accel) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kvmProbeTime)
 	defer cancel()
-	args := append(accel.args(a), "-machine", a.machine, "-m", "64", "-nodefaults", "-no-user-config", "-display", "none",
+	args := append(accel.args(a, ""), "-machine", a.machine, "-m", "64", "-nodefaults", "-no-user-config", "-display", "none",
 		"-device", "isa-debug-exit,iobase=0x501,iosize=2",
 		"-drive", "if=pflash,readonly=on,format=raw,file="+escape(rom))
 	cmd := exec.CommandContext(ctx, emulator, args...)
@@ -143,11 +144,11 @@ func (acc Accel) choose(ctx context.Context, a *arch) (Accel, error) {
 // tables, and lookups there miss the processor's caches. From a reset to the login it took 209 s with 1 GiB, 83 s with 64 MiB and 77 s with 128 MiB (QEMU 7.2).
 const translated = 128
 
-func (acc Accel) args(a *arch) []string {
+func (acc Accel) args(a *arch, model string) []string {
 	if acc == KVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated), "-cpu", "max"}
+	return []string{"-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", translated), "-cpu", cmp.Or(model, "max")}
 }
 
 // kvmProbeAMD64 is the ROM that ProbeKVM runs. The processor starts at its last 16 bytes in real mode.

@@ -33,7 +33,7 @@ type firmware struct{ code, vars string }
 var arches = []arch{
 	{
 		name: "amd64", goarch: "amd64", program: "qemu-system-x86_64", programPkg: "qemu-system-x86",
-		machine: "q35", ram: "pc.ram", console: "ttyS0", smbios: true,
+		machine: "q35,sata=off,smbus=off", ram: "pc.ram", console: "ttyS0", smbios: true,
 		uefi:    []firmware{{"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}},
 		uefiPkg: "ovmf",
 		secure:  []firmware{{"/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"}},

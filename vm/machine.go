@@ -60,6 +60,7 @@ type Machine struct {
 	MemoryMiB int // 0: DefaultMemoryMiB
 	CPUs      int // 0: DefaultCPUs with KVM, 1 without
 	Accel     Accel
+	CPU       string // QEMU's name of the processor's model without KVM; empty: the one that has all it can do
 
 	Credentials  []Credential
 	KernelArgs   string // added to the kernel's command line by the stub of a UKI, which listens to it unless Secure Boot is on
@@ -167,7 +168,7 @@ func (m *Machine) files(ctx context.Context, a *arch, dir string) (code string, 
 
 // args returns QEMU's command line. Drives are named "disk" and "vars", the monitor listens in dir, the serial port is stdin and stdout.
 func (m *Machine) args(a *arch, accel Accel, code, dir string) ([]string, error) {
-	args := accel.args(a)
+	args := accel.args(a, m.CPU)
 	machine := a.machine
 	cpus := m.CPUs
 	switch {

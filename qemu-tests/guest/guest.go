@@ -35,6 +35,7 @@ type Config struct {
 	Key       *Key
 
 	DiskErrors []vm.DiskError
+	CPU        string // see vm.Machine
 	KernelArgs string // see vm.Machine
 
 	Credentials []vm.Credential // beside the SSH key
@@ -66,7 +67,7 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 	}
 	g := &Guest{Config: c, Console: console.New(log, time.Now), log: log}
 	m := vm.Machine{
-		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, WriteLog: c.WriteLog, DiskErrors: c.DiskErrors, CPUs: c.CPUs, KernelArgs: c.KernelArgs,
+		Arch: "amd64", Disk: c.Disk, DiskSize: c.DiskSize, NBDSocket: c.NBDSocket, WriteLog: c.WriteLog, DiskErrors: c.DiskErrors, CPUs: c.CPUs, CPU: c.CPU, KernelArgs: c.KernelArgs,
 		Vars: filepath.Join(c.Dir, "vars.qcow2"), Console: g.Console, ForwardPorts: []int{sshPort}, Snapshot: c.Snapshot,
 		Credentials: append([]vm.Credential{{Name: "ssh.authorized_keys.root", Value: c.Key.authorized}}, c.Credentials...),
 	}
