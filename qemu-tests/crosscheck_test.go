@@ -38,7 +38,7 @@ func tool(t *testing.T, name string, args ...string) string {
 func TestToolsCrossCheck(t *testing.T) {
 	t.Parallel()
 	t.Run("release", func(t *testing.T) {
-		r := openRelease(t, first)
+		r := openRelease(t, wholePath(first))
 		checkDisk(t, r.Path(release.Disk), map[layout.Name]string{layout.A: first}, "semper_1.0.0+3-0.efi")
 		tool(t, "veritysetup", "verify", r.Path(release.Root), r.Path(release.Verity), r.Manifest.RootHash)
 		tool(t, "fsck.erofs", r.Path(release.Root))
@@ -57,7 +57,7 @@ func TestToolsCrossCheck(t *testing.T) {
 	})
 }
 
-// checkDisk looks at a disk whose slots hold versions, and whose ESP has boot entries.
+// checkDisk looks at a disk whose slots hold versions, whole ones, and whose ESP has boot entries.
 func checkDisk(t *testing.T, disk string, versions map[layout.Name]string, entries ...string) {
 	t.Helper()
 	if out := tool(t, "sgdisk", "--verify", disk); !strings.Contains(out, "No problems found") {
@@ -75,7 +75,7 @@ func checkDisk(t *testing.T, disk string, versions map[layout.Name]string, entri
 		if slot.State != layout.Complete || slot.Version != version {
 			t.Errorf("slot %s is %s with version %q", name, slot.State, slot.Version)
 		}
-		manifest := openRelease(t, version).Manifest
+		manifest := openRelease(t, wholePath(version)).Manifest
 		root, tree := cut(t, f, table, slot.Root, dir), cut(t, f, table, slot.Verity, dir)
 		tool(t, "veritysetup", "verify", root, tree, manifest.RootHash)
 		if out := tool(t, "dump.erofs", root); !regexp.MustCompile(`(?m)^Filesystem magic number:\s+0xE0F5E1E2`).MatchString(out) {
@@ -121,7 +121,7 @@ func checkDisk(t *testing.T, disk string, versions map[layout.Name]string, entri
 func names(t *testing.T, cmdline string, versions map[layout.Name]string) bool {
 	t.Helper()
 	for _, version := range versions {
-		if strings.Contains(cmdline, "roothash="+openRelease(t, version).Manifest.RootHash) {
+		if strings.Contains(cmdline, "roothash="+openRelease(t, wholePath(version)).Manifest.RootHash) {
 			return true
 		}
 	}

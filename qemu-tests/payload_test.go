@@ -45,11 +45,11 @@ func foreignKeys(t *testing.T) *keys.Keys {
 	return k
 }
 
-// openRelease reads a release's manifest.
-func openRelease(t *testing.T, version string) *release.Release {
+// openRelease reads the manifest of the release in a folder.
+func openRelease(t *testing.T, dir string) *release.Release {
 	t.Helper()
 	public := imageKeys(t).Public
-	r, err := release.Open(releasePath(version), payload.Trust{Keys: public.PayloadKeys(), Threshold: public.Threshold})
+	r, err := release.Open(dir, payload.Trust{Keys: public.PayloadKeys(), Threshold: public.Threshold})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func (s *server) forge(like, version, file string, signers []crypto.Signer) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	manifest := openRelease(s.t, like).Manifest
+	manifest := openRelease(s.t, releasePath(like)).Manifest
 	manifest.Version = version
 	for i := range manifest.Files {
 		if manifest.Files[i].Name == release.Payload {
@@ -206,7 +206,7 @@ func startProxy(t *testing.T, s *server) *tamper.Proxy {
 func TestPayloadForeignKey(t *testing.T) {
 	t.Parallel()
 	const version = "1.7.0"
-	original := openRelease(t, second)
+	original := openRelease(t, releasePath(second))
 	contents := inspect(t, original.Path(release.Payload))
 	foreign := foreignKeys(t).PayloadSigners()
 	o := payload.WriteOptions{Image: contents.Image, Timestamp: contents.Timestamp, Signers: foreign, Level: 1}
