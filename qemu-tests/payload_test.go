@@ -271,7 +271,7 @@ func TestTruncatedDownload(t *testing.T) {
 	proxy := startProxy(t, s)
 	proxy.CutAfter(end)
 	m := branch(t, ready)
-	m.use(proxy.URL)
+	m.use(proxy.URL, "[reboot]", `strategy = "off"`)
 	refuses(t, m, s, second, 9, "the transfer ended", false)
 	for _, f := range proxy.Fetches()[1:] {
 		if f.From == 0 {
@@ -281,9 +281,8 @@ func TestTruncatedDownload(t *testing.T) {
 	tried := len(proxy.Fetches())
 	proxy.CutAfter(-1)
 	m.check()
-	m.waitVersion(second)
+	m.waitStatus(func(r agent.Report) bool { return r.State == agent.StatePending && r.Pending != nil && r.Pending.Version == second })
 	if f := proxy.Fetches()[tried]; f.From < end/2 {
 		t.Errorf("the download went on at byte %d, after %d had arrived", f.From, end)
 	}
-	s.waitComplete(second)
 }
