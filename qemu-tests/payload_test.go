@@ -281,7 +281,9 @@ func TestTruncatedDownload(t *testing.T) {
 	tried := len(proxy.Fetches())
 	proxy.CutAfter(-1)
 	m.check()
-	m.waitStatus(func(r agent.Report) bool { return r.State == agent.StatePending && r.Pending != nil && r.Pending.Version == second })
+	m.waitStatus(func(r agent.Report) bool {
+		return r.State == agent.StatePending && r.Pending != nil && r.Pending.Version == second
+	})
 	if f := proxy.Fetches()[tried]; f.From < end/2 {
 		t.Errorf("the download went on at byte %d, after %d had arrived", f.From, end)
 	}
