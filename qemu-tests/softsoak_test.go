@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/semper-os/semper/initramfs"
+	"github.com/semper-os/semper/updater/agent"
 )
 
 // TestSoftRebootByHand soft-reboots without an update, and then with an order that leads nowhere: the first is into the running root, with its /var and /etc, and
@@ -36,4 +37,29 @@ func TestSoftRebootByHand(t *testing.T) {
 	if got := m.entries(); got != "semper_1.0.0.efi" {
 		t.Errorf("boot entries %q", got)
 	}
+}
+
+// TestUnhealthyAfterSoftReboot soft-reboots into a version whose health check fails.
+func TestUnhealthyAfterSoftReboot(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	s.publish(sick)
+	m := branch(t, ready)
+	m.use(s.URL, softly...)
+	boot := m.run(bootID)
+	m.check()
+	r := m.waitStatus(func(r agent.Report) bool { return r.Version == first && r.RolledBack != nil })
+	if r.RolledBack.Version != sick || r.RolledBack.Check != "50-demo-fails" || r.Slot != "A" || r.Soft != nil {
+		t.Errorf("status: %+v", r)
+	}
+	if got := m.run(bootID); got == boot {
+		t.Error("the machine went back without a boot")
+	}
+	if n := m.Monitor().Count("RESET"); n != 1 {
+		t.Errorf("%d resets, want one, back", n)
+	}
+	if got := m.entries(); got != "semper_1.0.0.efi semper_1.2.0+0-1.efi" {
+		t.Errorf("boot entries %q", got)
+	}
+	refusedFromNowOn(t, m, s, sick, "50-demo-fails")
 }
